@@ -1,0 +1,495 @@
+"""The first tables, and the views that answer an operator's questions.
+
+Frozen: it imports nothing of rowtine, so that it still builds the same tables when the model has
+moved on. A test compares the catalog that it leaves with the one that the model makes.
+
+Revision ID: 0001
+Revises:
+"""
+# ruff: noqa: S608 - the SQL here is made of words of this file and of the schema's checked name
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade(schema: str | None) -> None:
+    types = _types()
+    for create in (
+        _create_calls,
+        _create_states,
+        _create_coroutines,
+        _create_futures,
+        _create_workers,
+    ):
+        create(schema, types)
+    for name, query in _views(schema).items():
+        op.execute(f"CREATE VIEW {_prefix(schema)}{name} AS {query}")
+
+
+def downgrade(schema: str | None) -> None:
+    for view in ("execution_tree", "outstanding_calls", "in_flight", "awaits"):
+        op.execute(f"DROP VIEW {_prefix(schema)}{view}")
+    for table in ("workers", "futures", "coroutines", "states", "calls"):
+        op.drop_table(table, schema=schema)
+
+
+# ----------------------------------------------------------------------------------- what differs
+
+
+def _on_postgresql() -> bool:
+    return op.get_context().dialect.name == "postgresql"
+
+
+class _Types(NamedTuple):
+    id: Any
+    json: Any
+    """Text that is kept byte for byte: `json`, not `jsonb`."""
+    moment: Any
+    """In SQLite microseconds since 1970."""
+
+
+def _types() -> _Types:
+    if _on_postgresql():
+        return _Types(postgresql.UUID(), postgresql.JSON(), postgresql.TIMESTAMP(timezone=True))
+    return _Types(sa.Text(), sa.Text(), sa.BigInteger())
+
+
+def _prefix(schema: str | None) -> str:
+    return f'"{schema}".' if schema else ""
+
+
+_HOT = {
+    # Room on each page for the next version of its rows, and a vacuum at 2 % of dead ones instead
+    # of 20 %: every row of these tables is updated several times in its short active life.
+    "fillfactor": 80,
+    "autovacuum_vacuum_scale_factor": 0.02,
+}
+
+
+def _belongs_to_call(column: str, name: str, schema: str | None) -> sa.ForeignKeyConstraint:
+    target = f"{schema}.calls.id" if schema else "calls.id"
+    return sa.ForeignKeyConstraint([column], [target], name=name, ondelete="CASCADE")
+
+
+def _partial_index(
+    name: str, table: str, columns: list[str], where: str, schema: str | None
+) -> None:
+    op.create_index(
+        name,
+        table,
+        columns,
+        schema=schema,
+        postgresql_where=sa.text(where),
+        sqlite_where=sa.text(where),
+    )
+
+
+# ----------------------------------------------------------------------------------------- tables
+
+_STATUSES = (
+    "'UNSPECIFIED', 'OK', 'TIMEOUT', 'THROTTLED', 'INVALID_ARGUMENT', 'INVALID_RESPONSE',"
+    " 'TEMPORARY_ERROR', 'PERMANENT_ERROR', 'INCOMPATIBLE_STATE', 'DNS_ERROR', 'TCP_ERROR',"
+    " 'TLS_ERROR', 'HTTP_ERROR', 'UNAUTHENTICATED', 'PERMISSION_DENIED', 'NOT_FOUND', 'CANCELLED'"
+)
+_RESOLUTIONS = "'result', 'error', 'poll_error', 'cancelled', 'timeout'"
+
+
+def _create_calls(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "calls",
+        sa.Column("id", types.id, nullable=False),
+        sa.Column("execution_id", types.id),
+        sa.Column("run", sa.Integer),
+        sa.Column("coroutine_id", sa.Integer),
+        sa.Column("seq", sa.Integer),
+        sa.Column("call_id", sa.Integer),
+        sa.Column("root_id", types.id),
+        sa.Column("parent_id", sa.Integer),
+        sa.Column("serves", sa.Integer),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("function", sa.Text, nullable=False),
+        sa.Column("input", types.json, nullable=False),
+        sa.Column("asked_function", sa.Text),
+        sa.Column("asked_input", types.json),
+        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("status", sa.Text),
+        sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("claim", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("current_run", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("due", types.moment),
+        sa.Column("worker", types.id),
+        sa.Column("lease_expires", types.moment),
+        sa.Column("cancelling", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("output", types.json),
+        sa.Column("error_type", sa.Text),
+        sa.Column("error_message", sa.Text),
+        sa.Column("error_traceback", sa.Text),
+        sa.Column("created_round", sa.Integer),
+        sa.Column("arrived", sa.BigInteger),
+        sa.Column("delivered_round", sa.Integer),
+        sa.Column("resolution", sa.Text),
+        sa.Column("source_file", sa.Text),
+        sa.Column("source_line", sa.Integer),
+        sa.Column("await_stack", sa.Text),
+        sa.Column("created_at", types.moment, nullable=False),
+        sa.Column("started_at", types.moment),
+        sa.Column("first_failed_at", types.moment),
+        sa.Column("finished_at", types.moment),
+        sa.PrimaryKeyConstraint("id", name="pk_calls"),
+        _belongs_to_call("execution_id", "fk_calls_execution", schema),
+        sa.UniqueConstraint("execution_id", "run", "call_id", name="uq_calls_call"),
+        sa.UniqueConstraint("execution_id", "run", "coroutine_id", "seq", name="uq_calls_journal"),
+        sa.CheckConstraint("kind IN ('function', 'timer', 'promise')", name="ck_calls_kind"),
+        sa.CheckConstraint(
+            "phase IN ('queued', 'running', 'suspended', 'done')", name="ck_calls_phase"
+        ),
+        sa.CheckConstraint(f"status IS NULL OR status IN ({_STATUSES})", name="ck_calls_status"),
+        sa.CheckConstraint(
+            f"resolution IS NULL OR resolution IN ({_RESOLUTIONS})", name="ck_calls_resolution"
+        ),
+        sa.CheckConstraint("length(function) BETWEEN 1 AND 200", name="ck_calls_function"),
+        sa.CheckConstraint(
+            "attempt >= 0 AND claim >= 0 AND current_run >= 0", name="ck_calls_counters"
+        ),
+        sa.CheckConstraint(
+            "(execution_id IS NULL AND run IS NULL AND coroutine_id IS NULL AND seq IS NULL"
+            " AND call_id IS NULL AND root_id IS NULL)"
+            " OR (execution_id IS NOT NULL AND run IS NOT NULL AND coroutine_id IS NOT NULL"
+            " AND seq IS NOT NULL AND call_id IS NOT NULL AND root_id IS NOT NULL)",
+            name="ck_calls_caller",
+        ),
+        sa.CheckConstraint("(parent_id IS NULL) = (serves IS NULL)", name="ck_calls_member"),
+        sa.CheckConstraint(
+            "(phase = 'running') = (worker IS NOT NULL)"
+            " AND (worker IS NULL) = (lease_expires IS NULL)",
+            name="ck_calls_lease",
+        ),
+        sa.CheckConstraint("due IS NULL OR phase = 'queued'", name="ck_calls_due"),
+        sa.CheckConstraint(
+            "(phase = 'done') = (finished_at IS NOT NULL)"
+            " AND (phase <> 'done' OR status IS NOT NULL)",
+            name="ck_calls_done",
+        ),
+        sa.CheckConstraint("status <> 'OK' OR error_type IS NULL", name="ck_calls_error"),
+        sa.CheckConstraint("arrived IS NULL OR phase = 'done'", name="ck_calls_arrived"),
+        sa.CheckConstraint(
+            "(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"
+        ),
+        schema=schema,
+        postgresql_with=_HOT,
+    )
+    _partial_index("ix_calls_due", "calls", ["due", "id"], "due IS NOT NULL", schema)
+    _partial_index("ix_calls_worker", "calls", ["worker"], "worker IS NOT NULL", schema)
+    _partial_index(
+        "ix_calls_arrived", "calls", ["execution_id", "arrived"], "arrived IS NOT NULL", schema
+    )
+
+
+def _create_states(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "states",
+        sa.Column("id", types.id, nullable=False),
+        sa.Column("version", sa.Text),
+        sa.Column("semantics", sa.Integer, nullable=False),
+        sa.Column("run", sa.Integer, nullable=False),
+        sa.Column("round", sa.Integer, nullable=False),
+        sa.Column("next_coroutine_id", sa.Integer, nullable=False),
+        sa.Column("next_call_id", sa.Integer, nullable=False),
+        sa.Column("outstanding_calls", sa.Integer, nullable=False),
+        sa.Column("arrived", sa.BigInteger, nullable=False),
+        sa.Column("delivered", sa.BigInteger, nullable=False),
+        sa.Column("wake_at", types.moment),
+        sa.Column("worker", types.id),
+        sa.Column("poll_min_results", sa.Integer, nullable=False),
+        sa.Column("poll_max_results", sa.Integer, nullable=False),
+        sa.Column("poll_max_wait_seconds", sa.Float),
+        sa.Column("running_seconds", sa.Float, nullable=False),
+        sa.Column("exit", types.json),
+        sa.PrimaryKeyConstraint("id", name="pk_states"),
+        _belongs_to_call("id", "fk_states_call", schema),
+        sa.CheckConstraint("outstanding_calls >= 0", name="ck_states_outstanding"),
+        sa.CheckConstraint(
+            "delivered >= 0 AND arrived >= delivered AND arrived - delivered <= outstanding_calls",
+            name="ck_states_arrived",
+        ),
+        sa.CheckConstraint("run >= 0 AND round >= 1", name="ck_states_round"),
+        sa.CheckConstraint("worker IS NULL OR wake_at IS NOT NULL", name="ck_states_lease"),
+        sa.CheckConstraint(
+            "poll_min_results >= 1 AND poll_max_results >= 1", name="ck_states_poll"
+        ),
+        schema=schema,
+        postgresql_with=_HOT,
+    )
+    _partial_index("ix_states_wake", "states", ["wake_at", "id"], "wake_at IS NOT NULL", schema)
+
+
+def _create_coroutines(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "coroutines",
+        sa.Column("execution_id", types.id, nullable=False),
+        sa.Column("run", sa.Integer, nullable=False),
+        sa.Column("id", sa.Integer, nullable=False),
+        sa.Column("parent_id", sa.Integer),
+        sa.Column("serves", sa.Integer),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("function", sa.Text, nullable=False),
+        sa.Column("input", types.json),
+        sa.Column("fingerprint", sa.Text),
+        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("status", sa.Text),
+        sa.Column("output", types.json),
+        sa.Column("error_type", sa.Text),
+        sa.Column("error_message", sa.Text),
+        sa.Column("error_traceback", sa.Text),
+        sa.Column("created_at", types.moment, nullable=False),
+        sa.Column("finished_at", types.moment),
+        sa.PrimaryKeyConstraint("execution_id", "run", "id", name="pk_coroutines"),
+        _belongs_to_call("execution_id", "fk_coroutines_execution", schema),
+        sa.CheckConstraint(
+            "kind IN ('coroutine', 'all', 'any', 'race')", name="ck_coroutines_kind"
+        ),
+        sa.CheckConstraint("phase IN ('suspended', 'done')", name="ck_coroutines_phase"),
+        sa.CheckConstraint(
+            f"status IS NULL OR status IN ({_STATUSES})", name="ck_coroutines_status"
+        ),
+        sa.CheckConstraint(
+            "(id = 0) = (parent_id IS NULL) AND (parent_id IS NULL) = (serves IS NULL)"
+            " AND (parent_id IS NULL OR parent_id < id)",
+            name="ck_coroutines_tree",
+        ),
+        sa.CheckConstraint(
+            "(phase = 'done') = (status IS NOT NULL)"
+            " AND (phase = 'done') = (finished_at IS NOT NULL)",
+            name="ck_coroutines_done",
+        ),
+        schema=schema,
+    )
+
+
+def _create_futures(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "futures",
+        sa.Column("execution_id", types.id, nullable=False),
+        sa.Column("run", sa.Integer, nullable=False),
+        sa.Column("coroutine_id", sa.Integer, nullable=False),
+        sa.Column("seq", sa.Integer, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("function", sa.Text, nullable=False),
+        sa.Column("first_child", sa.Integer, nullable=False),
+        sa.Column("children", sa.Integer, nullable=False),
+        sa.Column("pending", sa.Integer, nullable=False),
+        sa.Column("cancel_losers", sa.Boolean, nullable=False),
+        sa.Column("created_round", sa.Integer, nullable=False),
+        sa.Column("resolution", sa.Text),
+        sa.Column("decided_by", sa.Integer),
+        sa.Column("source_file", sa.Text),
+        sa.Column("source_line", sa.Integer),
+        sa.Column("await_stack", sa.Text),
+        sa.Column("created_at", types.moment, nullable=False),
+        sa.Column("resolved_at", types.moment),
+        sa.PrimaryKeyConstraint("execution_id", "run", "coroutine_id", "seq", name="pk_futures"),
+        _belongs_to_call("execution_id", "fk_futures_execution", schema),
+        sa.CheckConstraint("kind IN ('all', 'any', 'race')", name="ck_futures_kind"),
+        sa.CheckConstraint(
+            f"resolution IS NULL OR resolution IN ({_RESOLUTIONS})", name="ck_futures_resolution"
+        ),
+        sa.CheckConstraint("pending BETWEEN 0 AND children", name="ck_futures_pending"),
+        sa.CheckConstraint("first_child > coroutine_id", name="ck_futures_children"),
+        sa.CheckConstraint(
+            "(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"
+        ),
+        sa.CheckConstraint(
+            "decided_by IS NULL"
+            " OR (decided_by >= first_child AND decided_by < first_child + children)",
+            name="ck_futures_decided",
+        ),
+        schema=schema,
+    )
+
+
+def _create_workers(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "workers",
+        sa.Column("id", types.id, nullable=False),
+        sa.Column("host", sa.Text, nullable=False),
+        sa.Column("pid", sa.Integer, nullable=False),
+        sa.Column("boot_id", sa.Text, nullable=False),
+        sa.Column("version", sa.Text),
+        sa.Column("functions", types.json, nullable=False),
+        sa.Column("started_at", types.moment, nullable=False),
+        sa.Column("heartbeat_at", types.moment, nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_workers"),
+        schema=schema,
+    )
+
+
+# ------------------------------------------------------------------------------------------ views
+
+
+def _at(moment: str) -> str:
+    """A moment as a person reads it."""
+    if _on_postgresql():
+        return moment
+    return f"strftime('%Y-%m-%d %H:%M:%f', {moment} / 1000000.0, 'unixepoch')"
+
+
+def _now() -> str:
+    # Not clock_timestamp(): one answer has one now, and a volatile function would keep PostgreSQL
+    # from looking through the view when it plans.
+    if _on_postgresql():
+        return "statement_timestamp()"
+    return "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+def _seconds(begin: str, end: str) -> str:
+    if _on_postgresql():
+        return f"CAST(EXTRACT(EPOCH FROM {end} - {begin}) AS DOUBLE PRECISION)"
+    return f"({end} - {begin}) / 1000000.0"
+
+
+def _age(moment: str) -> str:
+    """How many seconds ago a moment was, by the database's clock."""
+    return _seconds(moment, _now())
+
+
+def _null(type_: str) -> str:
+    return f"CAST(NULL AS {type_})"
+
+
+def _null_id() -> str:
+    return _null("UUID" if _on_postgresql() else "TEXT")
+
+
+def _views(schema: str | None) -> dict[str, str]:
+    return {
+        "awaits": _awaits(_prefix(schema)),
+        "in_flight": _in_flight(_prefix(schema)),
+        "outstanding_calls": _outstanding_calls(_prefix(schema)),
+        "execution_tree": _execution_tree(_prefix(schema)),
+    }
+
+
+def _awaits(s: str) -> str:
+    # A call's own row is the wait for it and does not say when it was delivered: a wait that is
+    # over counts to the end of the call, and is of unknown length where the caller was told to
+    # stop before that.
+    return f"""
+        SELECT k.execution_id, k.run, k.coroutine_id, k.seq, k.kind,
+               COALESCE(k.asked_function, k.function) AS waits_for,
+               COALESCE(k.resolution, 'pending') AS state,
+               k.id AS call_id,
+               {_null("INTEGER")} AS first_child, {_null("INTEGER")} AS children,
+               {_null("INTEGER")} AS pending,
+               k.source_file AS file, k.source_line AS line, k.await_stack,
+               {_at("k.created_at")} AS since,
+               CASE WHEN k.resolution IS NULL THEN {_age("k.created_at")}
+                    ELSE {_seconds("k.created_at", "k.finished_at")} END AS seconds
+        FROM {s}calls k
+        WHERE k.execution_id IS NOT NULL
+        UNION ALL
+        SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.kind,
+               f.function, COALESCE(f.resolution, 'pending'),
+               {_null_id()},
+               f.first_child, f.children, f.pending,
+               f.source_file, f.source_line, f.await_stack,
+               {_at("f.created_at")},
+               CASE WHEN f.resolution IS NULL THEN {_age("f.created_at")}
+                    ELSE {_seconds("f.created_at", "f.resolved_at")} END
+        FROM {s}futures f"""
+
+
+def _in_flight(s: str) -> str:
+    # Finished calls stay until retention takes them, so this begins at what only unfinished ones
+    # have: a state, a worker, a due time. There is an index on each of the three.
+    since = "COALESCE(k.created_at, f.created_at)"
+    whole = f"""e.id, 0, {_null("INTEGER")}, e.function, e.function, e.phase,
+               {_null("TEXT")}, {_null("INTEGER")}"""
+    nothing = f"""{_null("TEXT")}, {_null("TEXT")}, {_null("INTEGER")}, {_null_id()}"""
+    return f"""
+        SELECT e.id AS execution_id, c.id AS coroutine_id, c.parent_id,
+               e.function AS execution, c.function AS coroutine, 'suspended' AS state,
+               COALESCE(k.source_file, f.source_file) AS file,
+               COALESCE(k.source_line, f.source_line) AS line,
+               {_at(since)} AS since, {_age(since)} AS seconds,
+               COALESCE(k.kind, f.kind) AS kind,
+               COALESCE(k.asked_function, k.function, f.function) AS waits_for,
+               f.pending, k.id AS call_id,
+               k.worker, w.host, w.pid
+        FROM {s}states s
+        JOIN {s}calls e ON e.id = s.id
+        JOIN {s}coroutines c ON c.execution_id = e.id AND c.run = e.current_run
+             AND c.kind = 'coroutine' AND c.phase = 'suspended'
+        LEFT JOIN {s}calls k ON k.execution_id = c.execution_id AND k.run = c.run
+             AND k.coroutine_id = c.id AND k.resolution IS NULL
+        LEFT JOIN {s}futures f ON f.execution_id = c.execution_id AND f.run = c.run
+             AND f.coroutine_id = c.id AND f.resolution IS NULL
+        LEFT JOIN {s}workers w ON w.id = k.worker
+        UNION ALL
+        SELECT {whole},
+               {_at("e.started_at")}, {_age("e.started_at")},
+               {nothing},
+               e.worker, w.host, w.pid
+        FROM {s}calls e
+        LEFT JOIN {s}workers w ON w.id = e.worker
+        WHERE e.worker IS NOT NULL
+        UNION ALL
+        SELECT {whole},
+               {_at("e.created_at")}, {_age("e.created_at")},
+               {nothing},
+               {_null_id()}, {_null("TEXT")}, {_null("INTEGER")}
+        FROM {s}calls e
+        WHERE e.due IS NOT NULL AND e.kind = 'function'"""
+
+
+def _outstanding_calls(s: str) -> str:
+    return f"""
+        SELECT k.id, k.function, k.kind, k.phase, k.status, k.attempt, {_at("k.due")} AS due,
+               k.execution_id, k.coroutine_id,
+               k.worker, w.host, w.pid, {_at("k.lease_expires")} AS lease_expires,
+               {_at("k.created_at")} AS since, {_age("k.created_at")} AS seconds,
+               k.error_message AS error
+        FROM {s}calls k
+        LEFT JOIN {s}workers w ON w.id = k.worker
+        WHERE k.phase <> 'done' OR (k.execution_id IS NOT NULL AND k.delivered_round IS NULL)"""
+
+
+def _execution_tree(s: str) -> str:
+    # From each call up to its root, and not from the roots down: a condition on root_id then
+    # bounds the work, which no database pushes into a recursion that begins at every root.
+    # Numbers are of one width, so that the order of texts is the order of the calls; and "C",
+    # because a language's collation may ignore the marks between them.
+    collate = ' COLLATE "C"' if _on_postgresql() else ""
+    step = (
+        "CASE WHEN {0}.execution_id IS NULL THEN CAST({0}.id AS TEXT)"
+        " ELSE '/' || substr(CAST(10000000000 + {0}.run AS TEXT), 2)"
+        " || '.' || substr(CAST(10000000000 + {0}.call_id AS TEXT), 2) END"
+    )
+    return f"""
+        SELECT t.root_id, length(t.path) - length(replace(t.path, '/', '')) AS depth, t.path,
+               t.id, t.execution_id, t.coroutine_id, t.function, t.kind, t.phase, t.status,
+               t.attempt, {_at("t.created_at")} AS since, {_at("t.finished_at")} AS finished
+        FROM (
+            SELECT COALESCE(c.root_id, c.id) AS root_id, c.id, c.execution_id, c.coroutine_id,
+                   c.function, c.kind, c.phase, c.status, c.attempt, c.created_at, c.finished_at,
+                   (
+                       WITH RECURSIVE up (caller, path) AS (
+                           SELECT c.execution_id, {step.format("c")}{collate}
+                           UNION ALL
+                           SELECT p.execution_id, {step.format("p")}{collate} || up.path
+                           FROM up JOIN {s}calls p ON p.id = up.caller
+                       )
+                       SELECT up.path FROM up WHERE up.caller IS NULL
+                   ) AS path
+            FROM {s}calls c
+        ) t"""

@@ -1,0 +1,40 @@
+"""Durable execution for Python whose state is rows.
+
+Coroutines, futures and outstanding calls live in a relational database; kill any process at any
+time, and the work goes on where the last commit left it.
+"""
+
+from rowtine.app import App, Handle
+from rowtine.awaitables import all, any, call, gather, race, sleep
+from rowtine.config import Settings
+from rowtine.core.directives import Call, Directive
+from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture
+from rowtine.core.payload import Arguments
+from rowtine.core.results import CallResult, CoroutineResult
+from rowtine.core.retry import Retry
+from rowtine.core.round import (
+    CallRequest,
+    Exit,
+    Incompatible,
+    Input,
+    OneShotScheduler,
+    Output,
+    Poll,
+)
+from rowtine.core.state import Coroutine, State
+from rowtine.core.status import Status, register_error_type, register_output_type
+from rowtine.errors import (
+    AnyException,
+    DatabaseError,
+    DecodeError,
+    NotFound,
+    PayloadError,
+    RegistrationError,
+    RemoteError,
+    Reset,
+    RowtineError,
+    SchemaError,
+    UsageError,
+)
+
+__version__ = "0.1.0"

@@ -1,0 +1,294 @@
+"""The app: functions, a database, and the ways in from outside an execution."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Generator
+from functools import cached_property
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+
+from rowtine import clock
+from rowtine.codec import JsonCodec
+from rowtine.config import Settings, default_database_url
+from rowtine.core.directives import Body, Call, running
+from rowtine.core.phases import Kind, Phase
+from rowtine.core.retry import Retry
+from rowtine.core.status import Status
+from rowtine.errors import NotFound, RemoteError, UsageError
+from rowtine.functions import CoroutineFunction, Function
+from rowtine.probes import SILENT, Probe
+from rowtine.registry import Registry
+from rowtine.store import Database, calls, schema
+from rowtine.store.calls import NewCall
+from rowtine.worker import Worker
+
+__all__ = ["App", "Handle"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.25
+"""Seconds between two looks at a call that somebody waits for: they double from one to the other."""
+
+
+class Options(TypedDict, total=False):
+    """What `App` takes beside its database and version: see `Settings` for units and defaults."""
+
+    schema: str
+    warm: int
+    concurrency: int
+    lease: float
+    grace: float
+    poll_interval: float
+    hold: float
+    poll_min_results: int
+    poll_max_results: int
+    poll_max_wait_seconds: float | None
+    max_payload_bytes: int
+    max_depth: int
+
+
+class App:
+    """Durable functions over one database.
+
+    `database_url` defaults to ``ROWTINE_DATABASE_URL``, else ``sqlite:///rowtine.db``. `version`
+    gates suspended executions: only workers of the same version go on with them. None: no version
+    gate, the journal alone decides whether code still fits. Further options are those of
+    `rowtine.config.Settings`. Nothing is opened before it is used.
+    """
+
+    __rowtine_app__ = True
+
+    def __init__(
+        self,
+        database_url: str | None = None,
+        version: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        self._url = database_url
+        self.version = version
+        self.settings = Settings(**options)
+        self.codec = JsonCodec(
+            max_bytes=self.settings.max_payload_bytes, max_depth=self.settings.max_depth
+        )
+        self.registry = Registry()
+        self.codec.lookup_function = self.registry.find
+        self._finished = threading.Condition()
+        self._workers: list[Worker] = []
+
+    def __repr__(self) -> str:
+        return f"<App of {len(self.registry.functions())} functions>"
+
+    # -- decorators
+
+    @overload
+    def function(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
+    @overload
+    def function(self, func: Callable[P, R], /) -> Function[P, R]: ...
+    @overload
+    def function(
+        self,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> _FunctionDecorator: ...
+    def function(
+        self,
+        func: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        retry: Retry | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Register a function, sync or async, under its qualified name or `name`.
+
+        Its outcome is recorded once; its body may run more than once. `retry` says when a failed
+        attempt is repeated, `timeout` how many seconds one attempt may run, suspension not
+        counted. RegistrationError for generators, methods and names that are taken.
+        """
+
+        def register(func: Callable[..., Any]) -> Function[..., Any]:
+            made: Function[..., Any] = Function(
+                func, home=self, name=name, retry=retry, timeout=timeout
+            )
+            self.registry.add(made)
+            self.codec.register_annotations(func)
+            return made
+
+        return register if func is None else register(func)
+
+    def coroutine(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineFunction[P, R]:
+        """Register an async helper that runs inside its caller's execution, and that `gather`,
+        `any` and `race` take as a member. RegistrationError for anything but an ``async def``."""
+        made: CoroutineFunction[P, R] = CoroutineFunction(func)
+        self.registry.add(made)
+        self.codec.register_annotations(func)
+        return made
+
+    def register(self, cls: type[Any]) -> type[Any]:
+        """Let the codec carry a class that no annotation names. Usable as a decorator."""
+        self.codec.register(cls)
+        return cls
+
+    # -- ways in
+
+    def run(self, call: Call[R], *, timeout: float | None = None) -> R:
+        """Start a call and be the worker until its result is there; the value, or its error.
+
+        TimeoutError after `timeout` seconds; the call itself goes on when a worker has it.
+        """
+        self._refuse_inside("run")
+        worker = self.worker()
+        with worker.start() as background:
+            handle = self.start(call)
+            return handle.wait(timeout, lambda: background.error)
+
+    def start(self, call: Call[R]) -> Handle[R]:
+        """Accept a call durably. When this returns it is in the database, and will be run."""
+        self._refuse_inside("start")
+        if call.kind is not Kind.FUNCTION:
+            raise UsageError(f"{call!r} is not a call of a function: only those can be started")
+        new = NewCall(clock.new_id(), call.function, self.codec.encode_arguments(call.arguments))
+        schema.check_once(self.database)
+        with self.database.writing() as connection:
+            calls.insert_roots(connection, [new])
+        for worker in self._workers:
+            worker.wake()
+        return Handle(self, new.id)
+
+    async def astart(self, call: Call[R]) -> Handle[R]:
+        """`start`, from an event loop."""
+        self._refuse_inside("astart")
+        return await asyncio.to_thread(self.start, call)
+
+    async def arun(self, call: Call[R]) -> R:
+        """Start a call and wait for its result, which a worker has to bring about."""
+        handle = await self.astart(call)
+        return await handle
+
+    def handle(self, id: str) -> Handle[Any]:
+        """The handle of a call that was started elsewhere. NotFound when it is first asked."""
+        return Handle(self, str(id))
+
+    def worker(self, *, probe: Probe = SILENT) -> Worker:
+        """A worker for this app's functions; `start` it in a thread, or `run` it on a loop."""
+        worker = Worker(
+            self.database,
+            self.registry,
+            self.codec,
+            version=self.version,
+            settings=self.settings,
+            probe=probe,
+            notify=self._notify,
+        )
+        self._workers.append(worker)
+        return worker
+
+    # -- what functions and the store ask
+
+    @cached_property
+    def database(self) -> Database:
+        """The database; DatabaseError if the URL is none that rowtine can use."""
+        return Database(self._url or default_database_url(), schema=self.settings.schema)
+
+    @property
+    def schema(self) -> str:
+        return self.settings.schema
+
+    def body(self, name: str) -> Body | None:
+        """The async body registered under a name."""
+        return self.registry.body(name)
+
+    def _notify(self) -> None:
+        with self._finished:
+            self._finished.notify_all()
+
+    def _refuse_inside(self, what: str) -> None:
+        if running.get() is not None:
+            raise UsageError(
+                f"app.{what} inside an execution would start again at every rebuild: "
+                "await the call itself"
+            )
+
+
+class _FunctionDecorator:
+    """The type of ``app.function(...)`` with options, for editors and type checkers."""
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Function[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Function[P, R]: ...
+    def __call__(self, func: Callable[..., Any], /) -> Function[..., Any]:
+        raise NotImplementedError
+
+
+class Handle(Generic[R]):
+    """A call that was accepted: its id, and its result when there is one."""
+
+    def __init__(self, app: App, id: str) -> None:
+        self.id = id
+        self._app = app
+
+    def __repr__(self) -> str:
+        return f"<handle of {self.id}>"
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the result: the value, or the error of the call, rebuilt.
+
+        TimeoutError after `timeout` seconds, which the call itself does not notice; NotFound if
+        there is no such call.
+        """
+        return self.wait(timeout, lambda: None)
+
+    def wait(self, timeout: float | None, broken: Callable[[], BaseException | None]) -> R:
+        """`result`, but give up with the error of `broken` once it has one."""
+        if running.get() is not None:
+            raise UsageError("handle.result() inside an execution: await the call itself")
+        deadline = None if timeout is None else clock.monotonic() + timeout
+        pause = _FIRST_LOOK
+        while (settled := self._look()) is None:
+            if (error := broken()) is not None:
+                raise error
+            left = None if deadline is None else deadline - clock.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"no result of {self.id} within {timeout} s")
+            with self._app._finished:
+                self._app._finished.wait(pause if left is None else min(pause, left))
+            pause = min(2 * pause, _LONGEST_LOOK)
+        return self._unwrap(settled)
+
+    def __await__(self) -> Generator[Any, Any, R]:
+        return self._wait_async().__await__()
+
+    async def _wait_async(self) -> R:
+        if running.get() is not None:
+            raise UsageError("a handle cannot be awaited inside an execution: await the call itself")
+        pause = _FIRST_LOOK
+        while (settled := await asyncio.to_thread(self._look)) is None:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_LOOK)
+        return self._unwrap(settled)
+
+    def _look(self) -> calls.Settled | None:
+        schema.check_once(self._app.database)
+        with self._app.database.reading() as connection:
+            standing = calls.standing(connection, self.id)
+        if standing is None:
+            raise NotFound(f"there is no call {self.id}")
+        return standing.settled if standing.phase is Phase.DONE else None
+
+    def _unwrap(self, settled: calls.Settled) -> R:
+        if settled.status is Status.CANCELLED and settled.error_type is None:
+            raise asyncio.CancelledError
+        if settled.error_type is None:
+            return self._app.codec.decode(settled.output)
+        stored = RemoteError(
+            settled.error_type,
+            settled.error_message or "",
+            settled.error_traceback,
+            settled.output,
+        )
+        raise self._app.codec.decode_error(stored)

@@ -1,0 +1,250 @@
+"""Exceptions to their stored form and back.
+
+An exception is stored as what it is (class, args, attributes, notes) and as what it says (message,
+traceback text). It is rebuilt through the interpreter's own base class, attribute by attribute, so
+that no ``__init__``, ``__new__``, ``__reduce__``, ``__setstate__`` or ``__setattr__`` of the user
+runs; what cannot be rebuilt stays a RemoteError, which says the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import types
+from collections.abc import Callable, Iterator
+from itertools import dropwhile
+from pathlib import Path
+from traceback import FrameSummary, TracebackException
+from typing import Any, cast
+
+from rowtine.codec.names import class_name, native_base
+from rowtine.codec.text import Refused, dumps, loads, shortened, storable
+from rowtine.errors import AnyException, RemoteError, RemoteTraceback
+
+MESSAGE_LIMIT = 8_000
+TRACEBACK_LIMIT = 64 * 1024
+
+_PACKAGE = str(Path(__file__).parent.parent)
+# The descriptors themselves, which a user's class cannot override.
+_ARGS: Any = vars(BaseException)["args"]
+_CAUSE: Any = vars(BaseException)["__cause__"]
+_DICT: Any = vars(BaseException)["__dict__"]
+# Members in C that say nothing beyond args, or (AttributeError.obj) hold on to the user's objects.
+_NOT_STATE = {
+    (BaseException, "__suppress_context__"),
+    (BaseExceptionGroup, "message"),
+    (BaseExceptionGroup, "exceptions"),
+    (AttributeError, "obj"),
+}
+_SEGMENTS = {"args": ".args", "attrs": ".__dict__", "notes": ".__notes__"}
+
+
+# What it says
+
+
+def message_of(error: BaseException) -> str:
+    """Its `str`, fit for a text column; a ``__str__`` that fails is not a reason to fail."""
+    try:
+        message = str(error)
+    except BaseException as failure:  # whatever user code raises here, the error itself matters
+        message = f"<its message is not known: __str__ raised {type(failure).__name__}>"
+    return shortened(storable(message), MESSAGE_LIMIT)
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback as text, without locals; None if the error was never raised.
+
+    An error that was rebuilt here and not raised since keeps the text that it came with.
+    """
+    cause = error.__cause__
+    if error.__traceback__ is None and isinstance(cause, RemoteTraceback):
+        return cause.text
+    if error.__traceback__ is None and cause is None and error.__context__ is None:
+        return None
+    summary = TracebackException(type(error), error, error.__traceback__, compact=True)
+    _drop_own_frames(summary)
+    text = "".join(summary.format())
+    return shortened(storable(text), TRACEBACK_LIMIT, tail=TRACEBACK_LIMIT // 2)
+
+
+def _drop_own_frames(summary: TracebackException) -> None:
+    """Begin where the user's code begins: the frames of rowtine above it explain nothing."""
+    summary.stack[:] = list(dropwhile(_is_own, summary.stack)) or list(summary.stack)
+    for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
+        if other is not None:
+            _drop_own_frames(other)
+
+
+def _is_own(frame: FrameSummary) -> bool:
+    return frame.filename.startswith(_PACKAGE)
+
+
+# What it is
+
+
+def describe(
+    error: BaseException, encode: Callable[[Any], Any], *, lenient: bool
+) -> dict[str, Any]:
+    """Its args, attributes and notes as JSON values.
+
+    Lenient: what cannot be encoded is left out. Otherwise Refused says where it lies.
+    """
+    described: dict[str, Any] = {}
+    state = _state(error)
+    if lenient and "attrs" in state:
+        kept = {name: value for name, value in state["attrs"].items() if _fits(value, encode)}
+        state["attrs"] = kept
+    for part, value in state.items():
+        try:
+            described[part] = encode(value)
+        except Refused as refused:
+            refused.below(_SEGMENTS[part])
+            if not lenient:
+                raise
+    return described
+
+
+def _fits(value: Any, encode: Callable[[Any], Any]) -> bool:
+    try:
+        encode(value)
+    except Exception:  # properties and such are user code
+        return False
+    return True
+
+
+def _state(error: BaseException) -> dict[str, Any]:
+    attributes = dict(_DICT.__get__(error))
+    notes = attributes.pop("__notes__", None)
+    if type(error) is AnyException:
+        attributes.pop("exceptions")  # they are its args
+    args = _args(error)
+    state = {"args": list(args), "attrs": attributes | dict(_native_attributes(error, args))}
+    if notes is not None:
+        state["notes"] = notes
+    return {part: value for part, value in state.items() if value or part == "args"}
+
+
+def _args(error: BaseException) -> tuple[Any, ...]:
+    """A subclass of ExceptionGroup may have its own args; what it is made of counts."""
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        return (group.message, list(group.exceptions))
+    return cast("tuple[Any, ...]", _ARGS.__get__(error))
+
+
+def _native_attributes(error: BaseException, args: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """What stands in slots (OSError.filename, ImportError.name) and does not follow from args."""
+    bare = _make(type(error), args)
+    for name, member in _members(type(error)).items():
+        value = _get(member, error)
+        if value is not _get(member, bare):
+            yield name, value
+
+
+def _get(member: types.MemberDescriptorType, error: BaseException) -> Any:
+    try:
+        return member.__get__(error)
+    except AttributeError:  # an empty slot
+        return None
+
+
+def _members(cls: type[Any]) -> dict[str, types.MemberDescriptorType]:
+    return {
+        name: member
+        for base in reversed(cls.__mro__)
+        for name, member in vars(base).items()
+        if isinstance(member, types.MemberDescriptorType) and (base, name) not in _NOT_STATE
+    }
+
+
+def _make(cls: type[Any], args: tuple[Any, ...]) -> Any:
+    """An exception of this class as its C base makes it."""
+    if cls is AnyException:
+        return AnyException(*args)
+    base = native_base(cls)
+    made = base.__new__(cls, *args)
+    if type(made) is not cls:
+        raise TypeError(f"{class_name(base)} made another class of these args")
+    base.__init__(made, *args)
+    _ARGS.__set__(made, args)
+    return made
+
+
+# The stored form
+
+
+def stored_form(remote: RemoteError) -> dict[str, Any]:
+    """A RemoteError as the body of an `$error`."""
+    body: dict[str, Any] = {"message": storable(str(remote.message)), **details_of(remote)}
+    return body | ({"traceback": storable(remote.traceback)} if remote.traceback else {})
+
+
+def with_traceback(remote: RemoteError, traceback: str | None) -> RemoteError:
+    """The same error if it is fit to be stored and has this traceback, else one that is and has."""
+    texts = [storable(str(text)) for text in (remote.type, remote.message, traceback or "")]
+    wanted = (texts[0], texts[1], texts[2] or None)
+    if wanted == (remote.type, remote.message, remote.traceback):
+        return remote
+    return RemoteError(*wanted, remote.details)
+
+
+def details_of(remote: RemoteError) -> dict[str, Any]:
+    """What a rebuild needs, still as JSON values; empty if there is nothing, or nothing sound."""
+    parts: Any = None
+    with contextlib.suppress(Exception):
+        parts = loads(remote.details) if remote.details else None
+    return {key: parts[key] for key in _SEGMENTS if key in parts} if type(parts) is dict else {}
+
+
+def fitting(parts: dict[str, Any], limit: int) -> str | None:
+    """The details as text, without the largest parts if all of it is too much."""
+    parts = dict(parts)
+    while parts:
+        text = dumps(parts)
+        if len(text) <= limit:
+            return text
+        del parts[max(parts, key=lambda part: len(dumps(parts[part])))]
+    return None
+
+
+def revive(
+    remote: RemoteError,
+    find: Callable[[str], type[Exception] | None],
+    decode: Callable[[Any], Any],
+) -> Exception:
+    """The exception that was stored, or a RemoteError if it cannot be rebuilt. Never raises.
+
+    The remote traceback becomes its cause, so that printing it shows where it really happened.
+    """
+    try:
+        error = _rebuilt(remote, find, decode)
+    except Exception:
+        error = RemoteError(remote.type, remote.message, remote.traceback, remote.details)
+    if remote.traceback:
+        _CAUSE.__set__(error, RemoteTraceback(remote.traceback))
+    return error
+
+
+def _rebuilt(
+    remote: RemoteError,
+    find: Callable[[str], type[Exception] | None],
+    decode: Callable[[Any], Any],
+) -> Exception:
+    cls = find(remote.type)
+    if cls is None:
+        raise LookupError(remote.type)
+    parts = decode(details_of(remote))
+    args = parts.get("args", [remote.message] if remote.message else [])
+    error: Exception = _make(cls, tuple(args))
+    _restore(error, parts.get("attrs", {}))
+    if "notes" in parts:
+        _DICT.__get__(error)["__notes__"] = parts["notes"]
+    return error
+
+
+def _restore(error: Exception, attributes: dict[str, Any]) -> None:
+    members = _members(type(error))
+    for name, value in attributes.items():
+        if name in members:
+            members[name].__set__(error, value)
+        else:
+            _DICT.__get__(error)[name] = value

@@ -1,0 +1,803 @@
+"""One round: deliver results, resume every ready coroutine until all are suspended or the main
+one is done, hand back an Output. Values in, values out; load and commit are the store's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rowtine.core.coroutine import (
+    Continuation,
+    Entry,
+    Frame,
+    Raised,
+    Returned,
+    Slot,
+    Step,
+    Suspended,
+    Wait,
+    Where,
+    drive,
+)
+from rowtine.core.directives import Body, Call
+from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, JoinFuture, join_future
+from rowtine.core.payload import Arguments, Codec, Identity, Payload
+from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.results import CallResult, CoroutineResult
+from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
+from rowtine.core.status import Status, status_for_error, status_for_output
+from rowtine.errors import AnyException, IncompatibleState, Reset, UsageError
+
+__all__ = [
+    "CallRequest",
+    "Changes",
+    "Exit",
+    "Incompatible",
+    "Input",
+    "JoinChange",
+    "OneShotScheduler",
+    "Output",
+    "Poll",
+]
+
+
+# ------------------------------------------------------------------------------- input and output
+
+
+@dataclass(slots=True)
+class Input:
+    """What a round is given: the arguments of the first one, or a state and what has arrived."""
+
+    arguments: Payload = None
+    state: State | None = None
+    results: Sequence[CallResult] = ()
+    error: Exception | None = None
+    """A poll error: the calls of the last round could not be accepted."""
+    cancel: bool = False
+    """Whether the main coroutine is to be told to stop."""
+
+    @classmethod
+    def first(cls, *args: Any, **kwargs: Any) -> Input:
+        """The first round of a scheduler used directly, without a codec."""
+        return cls(arguments=Arguments(args, kwargs))
+
+    @classmethod
+    def resume(
+        cls, state: State, results: Sequence[CallResult] = (), error: Exception | None = None
+    ) -> Input:
+        """A later round."""
+        return cls(state=state, results=results, error=error)
+
+
+@dataclass(slots=True)
+class CallRequest:
+    """A call as a round hands it out. `call_id` is unique in the run of the execution."""
+
+    function: str
+    input: Payload
+    kind: Kind
+    coroutine_id: int
+    seq: int
+    parent_id: int | None = None
+    serves: int | None = None
+    where: Where | None = None
+    call_id: int = -1
+    cancelled: bool = False
+    """Cancelled in the round that made it: recorded, because it is replayed, but never run."""
+
+
+@dataclass(slots=True)
+class JoinChange:
+    """What a round did to one all / any / race."""
+
+    coroutine_id: int
+    seq: int
+    kind: Kind
+    function: str
+    first_child: int
+    children: int
+    pending: int
+    opened: bool = False
+    cancel_losers: bool = True
+    where: Where | None = None
+    resolution: Resolution | None = None
+    decided_by: int | None = None
+
+
+def _no_finished() -> dict[int, CoroutineResult]:
+    return {}
+
+
+def _no_joins() -> dict[tuple[int, int], JoinChange]:
+    return {}
+
+
+def _no_delivered() -> dict[int, Resolution]:
+    return {}
+
+
+@dataclass(slots=True)
+class Changes:
+    """Everything that a round changed: what the store writes, in one transaction."""
+
+    delivered: dict[int, Resolution] = field(default_factory=_no_delivered)
+    """call id -> how its wait ended; includes the calls that were cancelled."""
+    calls: list[CallRequest] = field(default_factory=list[CallRequest])
+    spawned: list[Coroutine] = field(default_factory=list[Coroutine])
+    finished: dict[int, CoroutineResult] = field(default_factory=_no_finished)
+    cancelled: set[int] = field(default_factory=set[int])
+    """Coroutines that were told to stop and are still cleaning up."""
+    joins: dict[tuple[int, int], JoinChange] = field(default_factory=_no_joins)
+
+
+@dataclass(slots=True)
+class Poll:
+    """The execution waits: run `calls`, come back with results."""
+
+    state: State
+    calls: list[CallRequest]
+    min_results: int
+    max_results: int
+    max_wait_seconds: float | None
+    changes: Changes
+    status: Status = Status.OK
+
+
+@dataclass(slots=True)
+class Exit:
+    """The execution is over: a value, an error with its Status, or a tail call."""
+
+    result: CoroutineResult
+    changes: Changes | None = None
+    """None when the run was ended from outside: the store ends whatever it finds open."""
+
+    @property
+    def value(self) -> Payload:
+        return self.result.value
+
+    @property
+    def error(self) -> Exception | None:
+        return self.result.error
+
+    @property
+    def tail_call(self) -> Call[Any] | None:
+        return self.result.call
+
+    @property
+    def status(self) -> Status:
+        return self.result.status
+
+
+@dataclass(slots=True)
+class Incompatible:
+    """The state does not fit; nothing has happened, and the message says why."""
+
+    message: str
+    status: Status = Status.INCOMPATIBLE_STATE
+
+
+Output = Poll | Exit | Incompatible
+
+
+# ---------------------------------------------------------------------------------- the scheduler
+
+
+class OneShotScheduler:
+    """Runs one execution, one round at a time.
+
+    `entry_point` is an async ``@app.function`` or ``@app.coroutine``. `version` gates the state:
+    one that was saved under another version comes to `Incompatible` (None, here or there: the
+    journal decides alone). `poll_min_results`, `poll_max_results` and `poll_max_wait_seconds`
+    say when the next round is due: at that many results, or after that time.
+    """
+
+    def __init__(
+        self,
+        entry_point: Any,
+        version: str | None = sys.version,
+        poll_min_results: int = 1,
+        poll_max_results: int = 10,
+        poll_max_wait_seconds: float | None = None,
+        *,
+        codec: Codec | None = None,
+    ) -> None:
+        self.entry_point = entry_point
+        body = entry_point if isinstance(entry_point, Body) else getattr(entry_point, "body", None)
+        self.body: Body | None = body if isinstance(body, Body) else None
+        self.version = version
+        self.poll_min_results = poll_min_results
+        self.poll_max_results = poll_max_results
+        self.poll_max_wait_seconds = poll_max_wait_seconds
+        self.codec: Codec = codec or Identity()
+
+    def with_codec(self, codec: Codec) -> OneShotScheduler:
+        """The same scheduler with another codec."""
+        other = copy(self)
+        other.codec = codec
+        return other
+
+    async def run(self, input: Input, loader: Loader | None = None) -> Output:
+        """Run one round.
+
+        `loader` answers for what a partial state left out; a state of this scheduler's own is
+        whole and needs none. If this task is cancelled, running bodies are cancelled with it and
+        suspended ones are dropped without running any of their code.
+        """
+        try:
+            state = self._state(input)
+        except IncompatibleState as error:
+            return Incompatible(str(error))
+        round = _Round(self, state, loader)
+        try:
+            return await round.run(input)
+        except IncompatibleState as error:
+            await round.abandon()
+            return Incompatible(str(error))
+        except BaseException:
+            await round.abandon()
+            raise
+
+    def _state(self, input: Input) -> State:
+        state: Any = input.state
+        if state is None:
+            return State(version=self.version)
+        if not isinstance(state, State):
+            raise IncompatibleState(f"the state is a {type(state).__name__}, not a State")
+        if None not in (state.version, self.version) and state.version != self.version:
+            raise IncompatibleState(
+                f"the state was saved under version {state.version!r}, this is {self.version!r}"
+            )
+        if state.semantics != SEMANTICS:
+            raise IncompatibleState(
+                f"the state has engine semantics {state.semantics}, this is {SEMANTICS}"
+            )
+        return replace(
+            state,
+            suspended=dict(state.suspended),
+            ready=list(state.ready),
+            prev_callers=list(state.prev_callers),
+        )
+
+
+# --------------------------------------------------------------------------------------- a round
+
+_Place = tuple[int, ...]
+"""Where a coroutine stands in the order of this round: the order of delivery, then depth first in
+order of declaration. Calls leave in this order, however long native awaits took."""
+
+
+class _Round:
+    """The working copy of one round."""
+
+    def __init__(self, scheduler: OneShotScheduler, state: State, loader: Loader | None) -> None:
+        self.scheduler = scheduler
+        self.codec = scheduler.codec
+        self.state = state
+        self.loader = loader
+        self.root = contextvars.copy_context()
+        self.changes = Changes()
+        self.tasks: dict[asyncio.Task[Step], tuple[Coroutine, Frame]] = {}
+        self.requests: list[tuple[_Place, CallRequest]] = []
+        self.places: dict[int, _Place] = {}
+        self.owned: set[int] = set()
+        """Coroutines whose future this round may change: it has copied them."""
+        self.gone: set[int] = set()
+        """Coroutines that ended in this round: the rows still show them as suspended."""
+        self.callers = {
+            coroutine.result.call_id: coroutine.id
+            for coroutine in state.suspended.values()
+            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None
+        }
+
+    # -- the flow
+
+    async def run(self, input: Input) -> Output:
+        if input.state is None:
+            if self.scheduler.body is None:
+                error = UsageError("the entry point is not an async @app.function or @app.coroutine")
+                return Exit(self._failure(0, error), self.changes)
+            self._begin(input.arguments)
+        else:
+            self._resume_ready()
+            if input.error is not None:
+                await self._deliver_poll_error(input.error)
+            if input.cancel:
+                await self._cancel_main()
+            for order, result in enumerate(input.results):
+                await self._deliver(result, (order,))
+        await self._settle()
+        return self._output()
+
+    async def _settle(self) -> None:
+        """Let bodies run until none is left that can."""
+        while self.tasks:
+            await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+            # All that are done, in the order in which they began: a set has no order.
+            for task in [task for task in self.tasks if task.done()]:
+                coroutine, frame = self.tasks.pop(task)
+                await self._stepped(coroutine, frame, task.result())
+
+    def _output(self) -> Output:
+        state, changes = self.state, self.changes
+        changes.spawned.sort(key=lambda coroutine: coroutine.id)
+        self.requests.sort(key=lambda request: request[0])
+        for _, request in self.requests:
+            self._issue(request)
+        if state.exit is not None and state.outstanding_calls == 0:
+            return Exit(state.exit, changes)
+        state.prev_callers = [call.coroutine_id for call in changes.calls if not call.cancelled]
+        outstanding = state.outstanding_calls
+        return Poll(
+            state=state,
+            calls=[call for call in changes.calls if not call.cancelled],
+            min_results=max(1, min(outstanding, self.scheduler.poll_min_results)),
+            max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
+            max_wait_seconds=self.scheduler.poll_max_wait_seconds,
+            changes=changes,
+        )
+
+    def _issue(self, request: CallRequest) -> None:
+        request.call_id = self.state.next_call_id
+        self.state.next_call_id += 1
+        self.changes.calls.append(request)
+        if request.cancelled:
+            self.changes.delivered[request.call_id] = Resolution.CANCELLED
+            return
+        self.state.outstanding_calls += 1
+        self.state.suspended[request.coroutine_id].result = CallFuture(call_id=request.call_id)
+
+    async def abandon(self) -> None:
+        """The round failed: cancel what is running, drop every frame it took."""
+        running = dict(self.tasks)
+        self.tasks.clear()
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
+        for _, frame in running.values():
+            frame.drop()
+        for coroutine in self.state.suspended.values():
+            if coroutine.id in self.owned and coroutine.coroutine is not None:
+                coroutine.coroutine.slot.drop()
+
+    # -- beginning and resuming bodies
+
+    def _begin(self, arguments: Payload) -> None:
+        assert self.scheduler.body is not None  # run() has refused an entry point without
+        self.state.next_coroutine_id = 1
+        self.owned.add(0)
+        main = Coroutine(0, None, Continuation(self.scheduler.body, arguments))
+        self.changes.spawned.append(main)
+        self._step(main, None, (0,))
+
+    def _resume_ready(self) -> None:
+        ready, self.state.ready = self.state.ready, []
+        for order, coroutine in enumerate(ready):
+            self._step(coroutine, None, (order,))
+
+    def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
+        """Start or resume a body, as a task: it may await natively, and so may its siblings."""
+        continuation = coroutine.coroutine
+        assert continuation is not None  # only bodies are stepped
+        frame = continuation.slot.take() or Frame(self.root)
+        coroutine = self._own(coroutine)
+        if resolved is not None:
+            journal = continuation.journal
+            coroutine.coroutine = replace(
+                continuation,
+                journal=None if journal is None else (*journal, resolved),
+                slot=Slot(),
+            )
+            coroutine.seq += 1
+        coroutine.result = coroutine.wait = None
+        self.state.suspended.pop(coroutine.id, None)
+        self.places[coroutine.id] = place
+        task = asyncio.get_running_loop().create_task(
+            _as_coroutine(frame, continuation, self.codec, resolved), context=frame.context
+        )
+        frame.running.task = task
+        self.tasks[task] = (coroutine, frame)
+
+    async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
+        match step:
+            case Suspended():
+                assert coroutine.coroutine is not None
+                coroutine.coroutine = replace(coroutine.coroutine, slot=Slot(frame))
+                coroutine.wait = step.wait
+                self.state.suspended[coroutine.id] = coroutine
+                if step.wait.kind in JOIN_KINDS:
+                    await self._open(coroutine, step.wait, step.where)
+                else:
+                    self._request(coroutine, step.wait, step.where)
+                if frame.running.cancelling:  # told to stop, and suspended before it heard
+                    frame.running.cancelling = coroutine.cancelled = False
+                    await self._cancel(coroutine)
+            case Returned():
+                await self._finish(coroutine, self._success(coroutine.id, step.value))
+            case Raised(error=Reset() as reset):
+                await self._finish(coroutine, self._tail_call(coroutine.id, reset))
+            case Raised():
+                await self._finish(coroutine, self._failure(coroutine.id, step.error))
+
+    def _success(self, id: int, value: Any) -> CoroutineResult:
+        try:
+            payload = self.codec.encode(value, "the returned value")
+        except Exception as error:
+            return self._failure(id, error)
+        return CoroutineResult(id, value=payload, status=status_for_output(value))
+
+    def _failure(self, id: int, error: BaseException) -> CoroutineResult:
+        status = status_for_error(error)
+        return CoroutineResult(id, error=self.codec.encode_error(error), status=status)
+
+    def _tail_call(self, id: int, reset: Reset) -> CoroutineResult:
+        if not isinstance(reset.call, Call):
+            return self._failure(id, TypeError(f"Reset needs a call, not {reset.call!r}"))
+        call: Call[Any] = reset.call
+        try:
+            self.codec.encode_arguments(call.arguments)
+        except Exception as error:
+            return self._failure(id, error)
+        return CoroutineResult(id, call=call)
+
+    # -- waits
+
+    def _request(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
+        request = CallRequest(
+            function=wait.function,
+            input=wait.input,
+            kind=wait.kind,
+            coroutine_id=coroutine.id,
+            seq=coroutine.seq,
+            parent_id=coroutine.parent_id if coroutine.coroutine is None else None,
+            serves=coroutine.serves if coroutine.coroutine is None else None,
+            where=where,
+        )
+        coroutine.result = CallFuture()  # its id comes when the order of the round is known
+        self.requests.append((self.places[coroutine.id], request))
+
+    async def _open(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
+        """Spawn the members of a join, in order of declaration."""
+        first = self.state.next_coroutine_id
+        ids = range(first, first + len(wait.members))
+        self.state.next_coroutine_id += len(ids)
+        coroutine.members = ids
+        coroutine.result = join_future(wait.kind, ids, set(ids))
+        self.changes.joins[coroutine.id, coroutine.seq] = JoinChange(
+            coroutine_id=coroutine.id,
+            seq=coroutine.seq,
+            kind=wait.kind,
+            function=wait.function,
+            first_child=first,
+            children=len(ids),
+            pending=len(ids),
+            opened=True,
+            cancel_losers=wait.cancel_losers,
+            where=where,
+        )
+        for i, (id, member) in enumerate(zip(ids, wait.members, strict=True)):
+            place = (*self.places[coroutine.id], 0, i)
+            await self._spawn(coroutine, id, member, place, where)
+        if not ids:  # a nested join of nothing
+            await self._resolve(coroutine, None)
+
+    async def _spawn(
+        self, parent: Coroutine, id: int, member: Wait, place: _Place, where: Where | None
+    ) -> None:
+        child = Coroutine(
+            id, parent.id, None, kind=member.kind, serves=parent.seq, wait=member
+        )
+        self.owned.add(id)
+        self.places[id] = place
+        if member.kind in CALL_KINDS:
+            self.state.suspended[id] = child
+            self._request(child, member, where)
+            return
+        self.changes.spawned.append(child)
+        if member.kind in JOIN_KINDS:
+            self.state.suspended[id] = child
+            await self._open(child, member, where)
+            return
+        assert member.body is not None  # a coroutine member was recorded from its body
+        child.coroutine = Continuation(member.body, member.input)
+        self._step(child, None, place)
+
+    # -- results
+
+    async def _deliver(self, result: CallResult, place: _Place) -> None:
+        id = self.callers.get(result.call_id)
+        coroutine = None if id is None else self.state.suspended.get(id)
+        if coroutine is None or not isinstance(coroutine.result, CallFuture):
+            return
+        if coroutine.result.call_id != result.call_id or coroutine.result.ready():
+            return
+        self.places[coroutine.id] = place
+        resolution = Resolution.RESULT if result.error is None else Resolution.ERROR
+        await self._answer(coroutine, result, resolution)
+
+    async def _answer(
+        self, coroutine: Coroutine, result: CallResult, resolution: Resolution
+    ) -> None:
+        """The call that `coroutine` waits for has come to something."""
+        coroutine = self._own(coroutine)
+        assert isinstance(coroutine.result, CallFuture)
+        coroutine.result.add_result(result)
+        self.changes.delivered[result.call_id] = resolution
+        self.state.outstanding_calls -= 1
+        await self._wake(coroutine, resolution, result.value, result.error)
+
+    async def _deliver_poll_error(self, error: Exception) -> None:
+        callers, self.state.prev_callers = self.state.prev_callers, []
+        encoded = self.codec.encode_error(error)
+        for order, id in enumerate(callers):
+            coroutine = await self._loaded(id)
+            if coroutine is None or not isinstance(coroutine.result, CallFuture):
+                continue
+            call_id = coroutine.result.call_id
+            assert call_id is not None  # it was issued in the last round
+            self.places[id] = (order,)
+            result = CallResult(call_id, error=encoded)
+            await self._answer(coroutine, result, Resolution.POLL_ERROR)
+
+    async def _wake(
+        self, coroutine: Coroutine, resolution: Resolution, value: Payload, error: Exception | None
+    ) -> None:
+        """What `coroutine` waits for has ended: resume its body, or end what has none."""
+        if coroutine.kind is Kind.COROUTINE:
+            assert coroutine.wait is not None
+            entry = Entry(coroutine.wait, resolution, value, error)
+            place = (*self.places.get(coroutine.id, ()), 1)
+            self._step(coroutine, entry, place)
+            return
+        if error is not None:
+            await self._finish(coroutine, self._failure(coroutine.id, self._plain(error)))
+        elif coroutine.kind is Kind.ALL:
+            values = [self.codec.decode(part) for part in value]
+            await self._finish(coroutine, self._success(coroutine.id, values))
+        else:
+            await self._finish(coroutine, CoroutineResult(coroutine.id, value=value))
+
+    def _plain(self, error: Exception) -> Exception:
+        """An error fit to be encoded: `any` has put encoded ones into an AnyException."""
+        return self.codec.decode_error(error) if isinstance(error, AnyException) else error
+
+    async def _finish(self, coroutine: Coroutine, result: CoroutineResult) -> None:
+        self.state.suspended.pop(coroutine.id, None)
+        self.gone.add(coroutine.id)
+        if coroutine.kind not in CALL_KINDS:
+            self.changes.finished[coroutine.id] = result
+        self.changes.cancelled.discard(coroutine.id)
+        if coroutine.id == 0 or result.call is not None:
+            await self._exit(result)
+        else:
+            await self._fold(coroutine, result)
+
+    async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
+        """Give a child's result to the one future that it serves."""
+        parent = await self._parent(child)
+        if parent is None or parent.seq != child.serves:
+            return
+        if parent.result is None or isinstance(parent.result, CallFuture):
+            return
+        parent = self._own(parent)
+        future = parent.result
+        assert future is not None and not isinstance(future, CallFuture)
+        if future.ready() or child.id not in future.waiting:
+            return
+        future.add_result(result)
+        self._join_change(parent).pending = len(future.waiting)
+        if future.ready():
+            self.places.setdefault(parent.id, self.places.get(child.id, ()))
+            await self._resolve(parent, child.id)
+
+    def _join_change(self, parent: Coroutine) -> JoinChange:
+        if (change := self.changes.joins.get((parent.id, parent.seq))) is not None:
+            return change
+        assert parent.wait is not None
+        change = JoinChange(
+            coroutine_id=parent.id,
+            seq=parent.seq,
+            kind=parent.wait.kind,
+            function=parent.wait.function,
+            first_child=parent.members.start,
+            children=len(parent.members),
+            pending=0,
+            cancel_losers=parent.wait.cancel_losers,
+        )
+        self.changes.joins[parent.id, parent.seq] = change
+        return change
+
+    async def _resolve(self, parent: Coroutine, decided_by: int | None) -> None:
+        """A join is ready: load what it needs, stop the losers, wake its owner."""
+        loaded = await self._loaded(parent.id)
+        assert loaded is not None
+        parent = self._own(loaded)
+        future = parent.result
+        assert future is not None and not isinstance(future, CallFuture)
+        change = self._join_change(parent)
+        await self._complete(parent, future)
+        error = future.error()
+        value = None if error is not None else future.value()
+        if not future.waiting and (error is None) == isinstance(future, AllFuture):
+            decided_by = None  # all of them together decided it
+        change.resolution = Resolution.RESULT if error is None else Resolution.ERROR
+        change.decided_by = decided_by
+        if future.waiting and change.cancel_losers:
+            for child in await self._members(parent):
+                await self._cancel(child)
+        await self._wake(parent, change.resolution, value, error)
+
+    async def _complete(self, parent: Coroutine, future: JoinFuture) -> None:
+        """Bring in the results of earlier rounds, where the outcome is made of all of them."""
+        match future:
+            case AllFuture(first_error=None) if len(future.results) < len(future.order):
+                for result in await self._earlier(parent):
+                    future.results.setdefault(result.coroutine_id, result)
+            case AnyFuture(first_result=None, generic_error=None) if len(future.errors) < len(
+                future.order
+            ):
+                for result in await self._earlier(parent):
+                    if result.error is not None:
+                        future.errors.setdefault(result.coroutine_id, result.error)
+            case _:
+                pass
+
+    # -- cancelling
+
+    async def _cancel(self, coroutine: Coroutine) -> None:
+        """Tell a coroutine to stop: CancelledError at its await, once. Its clean-up may await."""
+        if coroutine.cancelled or coroutine.id in self.gone:
+            return
+        coroutine = self._own(coroutine)
+        coroutine.cancelled = True
+        if coroutine.kind is Kind.COROUTINE:
+            self.changes.cancelled.add(coroutine.id)
+        for task, (running, frame) in self.tasks.items():
+            if running.id == coroutine.id:
+                frame.running.cancelling = True
+                if frame.running.native:
+                    task.cancel()
+                return
+        self.places.setdefault(coroutine.id, ())
+        await self._withdraw(coroutine)
+        if coroutine.kind is Kind.COROUTINE:
+            assert coroutine.wait is not None
+            entry = Entry(coroutine.wait, Resolution.CANCELLED)
+            self._step(coroutine, entry, (*self.places[coroutine.id], 1))
+        else:
+            await self._finish(coroutine, self._failure(coroutine.id, asyncio.CancelledError()))
+
+    async def _withdraw(self, coroutine: Coroutine) -> None:
+        """Give up what a cancelled coroutine waits for."""
+        future = coroutine.result
+        if isinstance(future, CallFuture):
+            if future.call_id in self.callers:
+                self.changes.delivered[future.call_id] = Resolution.CANCELLED
+                self.state.outstanding_calls -= 1
+                return
+            for _, request in self.requests:
+                if (request.coroutine_id, request.seq) == (coroutine.id, coroutine.seq):
+                    request.cancelled = True
+        elif future is not None:
+            change = self._join_change(coroutine)
+            change.pending = len(future.waiting)
+            change.resolution = Resolution.CANCELLED
+            members = await self._members(coroutine)
+            coroutine.result = None  # so that the members' ends are nobody's business
+            for child in members:
+                await self._cancel(child)
+
+    async def _cancel_main(self) -> None:
+        main = await self._loaded(0)
+        if main is not None and self.state.exit is None:
+            await self._cancel(main)
+
+    async def _exit(self, result: CoroutineResult) -> None:
+        """The execution's outcome is fixed; everything else is told to stop and may clean up."""
+        if self.state.exit is not None:
+            return
+        self.state.exit = result
+        for running, _ in list(self.tasks.values()):
+            await self._cancel(running)
+        for coroutine in await self._open_coroutines():
+            await self._cancel(coroutine)
+
+    # -- what may not be in memory
+
+    def _own(self, coroutine: Coroutine) -> Coroutine:
+        """This round's own copy of a coroutine and its future; the given state stays as it is."""
+        if coroutine.id in self.owned:
+            return coroutine
+        self.owned.add(coroutine.id)
+        mine = copy(coroutine)
+        mine.result = _copied(coroutine.result)
+        if coroutine.id in self.state.suspended:
+            self.state.suspended[coroutine.id] = mine
+        return mine
+
+    async def _loaded(self, id: int) -> Coroutine | None:
+        """A suspended coroutine, whole."""
+        here = self.state.suspended.get(id)
+        whole = here is not None and (here.coroutine is not None or here.kind is not Kind.COROUTINE)
+        if whole or id in self.gone or self.loader is None:
+            return here
+        for coroutine in await self.loader.coroutines([id]):
+            self._admit(coroutine)
+        return self.state.suspended.get(id)
+
+    def _admit(self, coroutine: Coroutine) -> None:
+        """Take a loaded coroutine in; what this round already knows of it is newer."""
+        if coroutine.id in self.gone or any(
+            running.id == coroutine.id for running, _ in self.tasks.values()
+        ):
+            return
+        here = self.state.suspended.get(coroutine.id)
+        if here is None:
+            self.state.suspended[coroutine.id] = coroutine
+            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None:
+                self.callers[coroutine.result.call_id] = coroutine.id
+        elif here.coroutine is None and coroutine.coroutine is not None:
+            mine = self._own(here)
+            mine.coroutine, mine.wait = coroutine.coroutine, coroutine.wait
+
+    async def _parent(self, child: Coroutine) -> Coroutine | None:
+        """The parent of a child, if it is suspended: at least the counter of its join."""
+        if child.parent_id is None:
+            return None
+        here = self.state.suspended.get(child.parent_id)
+        if here is None and self.loader is not None and child.parent_id not in self.gone:
+            for coroutine in await self.loader.counters([child.parent_id]):
+                self._admit(coroutine)
+        return self.state.suspended.get(child.parent_id)
+
+    async def _earlier(self, parent: Coroutine) -> Sequence[CoroutineResult]:
+        return () if self.loader is None else await self.loader.results(parent)
+
+    async def _members(self, parent: Coroutine) -> list[Coroutine]:
+        """The members of a join that have not ended, whole."""
+        if self.loader is not None and not self._join_change(parent).opened:
+            for coroutine in await self.loader.coroutines(parent.members):
+                self._admit(coroutine)
+        running = [coroutine for coroutine, _ in self.tasks.values()]
+        return [
+            coroutine
+            for coroutine in (*self.state.suspended.values(), *running)
+            if coroutine.parent_id == parent.id and coroutine.serves == parent.seq
+        ]
+
+    async def _open_coroutines(self) -> list[Coroutine]:
+        if self.loader is not None and self.state.outstanding_calls > 0:
+            for coroutine in await self.loader.coroutines(None):
+                self._admit(coroutine)
+        return list(self.state.suspended.values())
+
+
+def _copied(future: Any) -> Any:
+    if future is None:
+        return None
+    mine = copy(future)
+    for name in ("waiting", "results", "errors"):
+        if (part := getattr(mine, name, None)) is not None:
+            setattr(mine, name, copy(part))
+    return mine
+
+
+async def _as_coroutine(
+    frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
+) -> Step:
+    return await drive(frame, continuation, codec, resolved)
+
+
+def frames(state: State) -> Mapping[int, Slot]:
+    """The warm frames of a state, by coroutine."""
+    return {
+        id: coroutine.coroutine.slot
+        for id, coroutine in state.suspended.items()
+        if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
+    }

@@ -1,0 +1,85 @@
+"""The state of one execution between two rounds, as values.
+
+A state is never changed by a round: the same state may be run again, after a lost reply say, and
+comes to the same output. It may be partial: the store loads only what a round touches, and answers
+for the rest through a `Loader`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rowtine.core.coroutine import Continuation, Wait
+from rowtine.core.futures import Future
+from rowtine.core.phases import Kind
+from rowtine.core.results import CoroutineResult
+
+__all__ = ["SEMANTICS", "Coroutine", "Loader", "State"]
+
+SEMANTICS = 1
+"""The engine's semantics number. A corrected ordering rule raises it, and never changes a run
+that began under the old one."""
+
+
+@dataclass(slots=True)
+class Coroutine:
+    """One coroutine of an execution; `result` is the future it waits for.
+
+    `coroutine` is None for members of a join that have no body (calls and nested joins: what
+    their future comes to is what they come to), and for a body that is not loaded yet.
+    """
+
+    id: int
+    parent_id: int | None
+    coroutine: Continuation | None
+    result: Future | None = None
+    kind: Kind = Kind.COROUTINE
+    seq: int = 0
+    """The position of the current wait in the journal."""
+    serves: int | None = None
+    """The position of the parent's wait that this one is a member of."""
+    wait: Wait | None = None
+    """What it waits for; None while only the future's counter is loaded."""
+    members: range = range(0)
+    """The ids of the members of the join it waits for."""
+    cancelled: bool = False
+    """Whether it has been told to stop, which happens once."""
+
+
+def _no_coroutines() -> dict[int, Coroutine]:
+    return {}
+
+
+@dataclass(slots=True)
+class State:
+    """Everything a scheduler remembers of one execution."""
+
+    version: str | None
+    suspended: dict[int, Coroutine] = field(default_factory=_no_coroutines)
+    ready: list[Coroutine] = field(default_factory=list[Coroutine])
+    next_coroutine_id: int = 0
+    next_call_id: int = 0
+    prev_callers: list[int] = field(default_factory=list[int])
+    """The coroutines that made a call in the last round: a poll error is theirs."""
+    outstanding_calls: int = 0
+    exit: CoroutineResult | None = None
+    """What the main coroutine came to, while the last clean-up is still running."""
+    semantics: int = SEMANTICS
+
+
+class Loader(Protocol):
+    """Answers for what a partial state left out. Each method is asked at most when needed."""
+
+    async def coroutines(self, ids: Sequence[int] | None) -> Sequence[Coroutine]:
+        """Those of `ids` (None: all) that are suspended, whole: body, journal or frame, wait."""
+        ...
+
+    async def counters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        """Those of `ids` that wait for a join, with no more than its counter."""
+        ...
+
+    async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
+        """What the members of the coroutine's join came to in earlier rounds."""
+        ...

@@ -1,0 +1,8 @@
+"""The rows: the only package that imports SQLAlchemy."""
+
+from sqlalchemy import Connection
+
+from rowtine.store.engine import Database, RejectedError, TransientError
+from rowtine.store.rounds import run_round
+
+__all__ = ["Connection", "Database", "RejectedError", "TransientError", "run_round"]

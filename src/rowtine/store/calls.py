@@ -1,0 +1,436 @@
+"""The statements on calls, outside of rounds. Each takes values, and holds no session.
+
+Lock order, here and everywhere: states by id, then calls by id, then coroutines and futures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    Connection,
+    and_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    null,
+    or_,
+    select,
+    update,
+)
+
+from rowtine.core.payload import Payload
+from rowtine.core.phases import Kind, Phase
+from rowtine.core.status import Status
+from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.tables import calls, states
+from rowtine.store.types import after, now, seconds_since
+
+__all__ = [
+    "Claimed",
+    "NewCall",
+    "Standing",
+    "anything_due",
+    "claim",
+    "fire_timers",
+    "give_back",
+    "insert_roots",
+    "record_outcomes",
+    "recover",
+    "renew",
+    "standing",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class NewCall:
+    """A call that somebody outside of any execution asks for."""
+
+    id: str
+    function: str
+    input: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A call that this worker now holds. `claim` fences whatever it comes to."""
+
+    id: str
+    claim: int
+    function: str
+    input: Payload
+    attempt: int
+    run: int
+    execution_id: str | None
+    root_id: str
+    failing_for: float
+    """Seconds since the first failure of this call; 0 if there was none."""
+
+
+def insert_roots(connection: Connection, new: Sequence[NewCall]) -> None:
+    """Accept calls. A call that is already there (the same id, sent again) stays as it is."""
+    known = _existing(connection, [call.id for call in new])
+    rows = [
+        {"id": call.id, "function": call.function, "input": call.input}
+        for call in new
+        if call.id not in known
+    ]
+    if rows:
+        statement = insert(calls).values(
+            kind=Kind.FUNCTION.value, phase=Phase.QUEUED.value, due=now(), created_at=now()
+        )
+        connection.execute(statement, rows)
+
+
+def _existing(connection: Connection, ids: Collection[str]) -> set[str]:
+    return set(connection.scalars(select(calls.c.id).where(calls.c.id.in_(ids))))
+
+
+def claim(
+    connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
+) -> list[Claimed]:
+    """Take up to `limit` due calls of these functions, the oldest first, for `lease` seconds.
+
+    The CTE is materialized: without it a nested-loop plan claims more than the limit.
+    """
+    if not functions or limit < 1:
+        return []
+    due = (
+        select(calls.c.id)
+        .where(
+            calls.c.due <= now(),
+            calls.c.kind == Kind.FUNCTION.value,
+            calls.c.function.in_(sorted(functions)),
+        )
+        .order_by(calls.c.due, calls.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("due")
+        .prefix_with("MATERIALIZED")
+    )
+    statement = (
+        update(calls)
+        .where(calls.c.id.in_(select(due.c.id)))
+        .values(
+            phase=Phase.RUNNING.value,
+            claim=calls.c.claim + 1,
+            attempt=calls.c.attempt + 1,
+            due=null(),
+            worker=worker,
+            lease_expires=after(literal(lease)),
+            started_at=now(),
+        )
+        .returning(
+            calls.c.id,
+            calls.c.claim,
+            calls.c.function,
+            calls.c.input,
+            calls.c.attempt,
+            calls.c.current_run,
+            calls.c.execution_id,
+            func.coalesce(calls.c.root_id, calls.c.id),
+            func.coalesce(seconds_since(calls.c.first_failed_at), 0.0),
+        )
+    )
+    claimed = [Claimed(*row) for row in connection.execute(statement)]
+    return sorted(claimed, key=lambda call: call.id)
+
+
+def fire_timers(connection: Connection, limit: int) -> int:
+    """Answer the timers that are due, in the order in which they are; how many there were."""
+    due = (
+        select(calls.c.id, calls.c.claim, calls.c.execution_id)
+        .where(calls.c.due <= now(), calls.c.kind == Kind.TIMER.value)
+        .order_by(calls.c.due, calls.c.id)
+        .limit(limit)
+    )
+    fired = [
+        Outcome(id=id, claim=fence, execution_id=execution_id, settled=Settled())
+        for id, fence, execution_id in connection.execute(due)
+    ]
+    return sum(record_outcomes(connection, fired, phase=Phase.QUEUED))
+
+
+# ---------------------------------------------------------------------------------------- outcomes
+
+
+def record_outcomes(
+    connection: Connection, outcomes: Sequence[Outcome], *, phase: Phase = Phase.RUNNING
+) -> list[bool]:
+    """Write what attempts came to; for each, whether its fence held.
+
+    An outcome whose claim has moved on, or whose call was cancelled, writes nothing: somebody
+    else answers for that call.
+    """
+    if not outcomes:
+        return []
+    lock_states(connection, {o.execution_id for o in outcomes if o.execution_id is not None})
+    standing = lock_calls(connection, [outcome.id for outcome in outcomes])
+    held = [standing.get(outcome.id) == (phase.value, outcome.claim) for outcome in outcomes]
+    write_outcomes(connection, [o for o, holds in zip(outcomes, held, strict=True) if holds])
+    return held
+
+
+def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
+    """Write outcomes whose fences hold; their callers' states and they themselves are locked."""
+    arrivals = _number_arrivals(connection, [outcome for outcome in outcomes if outcome.done])
+    done, again, tails = [], [], []
+    for outcome in outcomes:
+        row = {"id_": outcome.id, **outcome.settled.columns()}
+        if outcome.tail is not None:
+            tails.append({"id_": outcome.id, "f": outcome.tail[0], "i": outcome.tail[1]})
+        elif outcome.retry_in is not None:
+            again.append({**row, "wait": outcome.retry_in})
+        else:
+            done.append({**row, "arrived": arrivals.get(outcome.id)})
+    for statement, rows in ((_DONE, done), (_AGAIN, again), (_TAIL, tails)):
+        if rows:
+            connection.execute(statement, rows)
+
+
+def _number_arrivals(connection: Connection, outcomes: Sequence[Outcome]) -> dict[str, int]:
+    """Give each outcome its place in its caller's order of arrival, and wake callers that have
+    enough. The callers' states are locked."""
+    callers = {o.execution_id for o in outcomes if o.execution_id is not None}
+    if not callers:
+        return {}
+    rows = connection.execute(select(states.c.id, states.c.arrived).where(states.c.id.in_(callers)))
+    counters: dict[str, int] = {id: arrived for id, arrived in rows}
+    before = dict(counters)
+    ordinals: dict[str, int] = {}
+    for outcome in outcomes:
+        if outcome.execution_id in counters:
+            counters[outcome.execution_id] += 1
+            ordinals[outcome.id] = counters[outcome.execution_id]
+    moved = [{"id_": id, "now_arrived": n} for id, n in counters.items() if n > before[id]]
+    if moved:
+        connection.execute(_ARRIVE, moved)
+    return ordinals
+
+
+_FREE = {"worker": null(), "lease_expires": null()}
+
+_SETTLED = {
+    name: bindparam(name, type_=calls.c[name].type)
+    for name in ("status", "output", "error_type", "error_message", "error_traceback")
+}
+
+
+_MINE = calls.c.id == bindparam("id_", type_=calls.c.id.type)
+
+_DONE = (
+    update(calls)
+    .where(_MINE)
+    .values(
+        **_FREE,
+        **_SETTLED,
+        phase=Phase.DONE.value,
+        due=null(),
+        finished_at=now(),
+        arrived=bindparam("arrived", type_=calls.c.arrived.type),
+    )
+)
+
+_AGAIN = (
+    update(calls)
+    .where(_MINE)
+    .values(
+        **_FREE,
+        **_SETTLED,
+        phase=Phase.QUEUED.value,
+        due=after(bindparam("wait")),
+        first_failed_at=func.coalesce(calls.c.first_failed_at, now()),
+        current_run=calls.c.current_run + 1,
+    )
+)
+
+_TAIL = (
+    update(calls)
+    .where(_MINE)
+    .values(
+        **_FREE,
+        phase=Phase.QUEUED.value,
+        due=now(),
+        status=null(),
+        output=null(),
+        error_type=null(),
+        error_message=null(),
+        error_traceback=null(),
+        first_failed_at=null(),
+        attempt=0,
+        current_run=calls.c.current_run + 1,
+        asked_function=func.coalesce(calls.c.asked_function, calls.c.function),
+        asked_input=func.coalesce(calls.c.asked_input, calls.c.input),
+        function=bindparam("f"),
+        input=bindparam("i", type_=calls.c.input.type),
+    )
+)
+
+_least = case(
+    (states.c.poll_min_results < states.c.outstanding_calls, states.c.poll_min_results),
+    else_=states.c.outstanding_calls,
+)
+
+_ARRIVE = (
+    update(states)
+    .where(states.c.id == bindparam("id_", type_=states.c.id.type))
+    .values(
+        arrived=bindparam("now_arrived"),
+        # While a worker runs a round, its commit decides when the next one is due.
+        wake_at=case(
+            (
+                and_(
+                    states.c.worker.is_(None),
+                    bindparam("now_arrived") - states.c.delivered >= _least,
+                ),
+                now(),
+            ),
+            else_=states.c.wake_at,
+        ),
+    )
+)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def anything_due(connection: Connection, functions: Collection[str]) -> bool:
+    """Whether a claim would find something: a read, so that an idle worker writes nothing."""
+    mine = calls.c.function.in_(sorted(functions))
+    due = select(calls.c.id).where(
+        calls.c.due <= now(), or_(mine, calls.c.kind == Kind.TIMER.value)
+    )
+    lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
+    woken = (
+        select(states.c.id)
+        .join(calls, calls.c.id == states.c.id)
+        .where(states.c.wake_at <= now(), mine)
+    )
+    return bool(connection.scalar(select(or_(due.exists(), woken.exists(), lapsed.exists()))))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a call stands, for whoever waits for it."""
+
+    phase: Phase
+    settled: Settled
+
+
+def standing(connection: Connection, id: str) -> Standing | None:
+    """How a call stands, with what its last attempt came to; None if there is no such call."""
+    row = connection.execute(
+        select(
+            calls.c.phase,
+            calls.c.status,
+            calls.c.output,
+            calls.c.error_type,
+            calls.c.error_message,
+            calls.c.error_traceback,
+        ).where(calls.c.id == id)
+    ).first()
+    if row is None:
+        return None
+    status = Status(row.status or Status.UNSPECIFIED)
+    return Standing(
+        Phase(row.phase),
+        Settled(status, row.output, row.error_type, row.error_message, row.error_traceback),
+    )
+
+
+# ------------------------------------------------------------------------------------------- locks
+
+
+def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Any]:
+    """Lock the states of these executions, by id; the rows that there are."""
+    if not ids:
+        return {}
+    statement = (
+        select(states)
+        .where(states.c.id.in_(sorted(ids)))
+        .order_by(states.c.id)
+        .with_for_update(key_share=True)
+    )
+    return {row.id: row for row in connection.execute(statement)}
+
+
+def lock_calls(connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
+    """Lock these calls, by id; the phase and claim of each."""
+    if not ids:
+        return {}
+    statement = (
+        select(calls.c.id, calls.c.phase, calls.c.claim)
+        .where(calls.c.id.in_(sorted(ids)))
+        .order_by(calls.c.id)
+        .with_for_update(key_share=True)
+    )
+    return {id: (phase, fence) for id, phase, fence in connection.execute(statement)}
+
+
+# ------------------------------------------------------------------------------------------ leases
+
+
+def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float) -> set[str]:
+    """Renew the leases of these (id, claim); the ids that are still held."""
+    if not held:
+        return set()
+    fences = dict(held)
+    statement = (
+        select(calls.c.id, calls.c.claim)
+        .where(calls.c.id.in_(sorted(fences)), calls.c.phase == Phase.RUNNING.value)
+        .order_by(calls.c.id)
+        .with_for_update(key_share=True)
+    )
+    mine = {id for id, fence in connection.execute(statement) if fences[id] == fence}
+    if mine:
+        connection.execute(
+            update(calls)
+            .where(calls.c.id.in_(sorted(mine)))
+            .values(lease_expires=after(literal(lease)))
+        )
+    return mine
+
+
+def give_back(connection: Connection, held: Sequence[tuple[str, int]]) -> int:
+    """Queue calls again that this worker will not finish; the attempt is not counted."""
+    standing = lock_calls(connection, [id for id, _ in held])
+    mine = [id for id, fence in held if standing.get(id) == (Phase.RUNNING.value, fence)]
+    if mine:
+        connection.execute(
+            update(calls)
+            .where(calls.c.id.in_(sorted(mine)))
+            .values(
+                **_FREE,
+                phase=Phase.QUEUED.value,
+                due=now(),
+                attempt=calls.c.attempt - 1,
+            )
+        )
+    return len(mine)
+
+
+def recover(connection: Connection, limit: int) -> list[str]:
+    """Queue calls again whose lease has ended: their worker is dead, or was away too long.
+
+    The attempt counts. SKIP LOCKED: a frozen worker's row locks must not hold up the sweep.
+    """
+    lost = (
+        select(calls.c.id)
+        .where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
+        .order_by(calls.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+        .cte("lost")
+        .prefix_with("MATERIALIZED")
+    )
+    statement = (
+        update(calls)
+        .where(calls.c.id.in_(select(lost.c.id)))
+        .values(**_FREE, phase=Phase.QUEUED.value, due=now())
+        .returning(calls.c.id)
+    )
+    return sorted(connection.scalars(statement))

@@ -1,0 +1,210 @@
+"""Everything that differs between the two databases, each difference with a name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy.engine import URL, make_url
+
+from rowtine.errors import DatabaseError
+from rowtine.store.tables import SCHEMA
+
+try:  # POSIX only; elsewhere busy_timeout alone must do
+    import fcntl
+except ImportError:  # pragma: no cover
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "database_url",
+    "for_reading",
+    "in_words",
+    "is_transient",
+    "make_engine",
+    "migration_lock",
+    "translate_schema",
+    "write_lock",
+]
+
+POSTGRESQL = "postgresql"
+SQLITE = "sqlite"
+
+_MIGRATION_LOCK = 0x726F7774696E65  # "rowtine"; any number that nobody else uses
+
+
+def database_url(value: str | URL) -> URL:
+    """The URL of a database that rowtine can use, with its driver; DatabaseError if it is not."""
+    try:
+        url = make_url(value)
+    except exc.ArgumentError:
+        raise DatabaseError(
+            "this is not a database URL; write sqlite:///file.db or "
+            "postgresql://user:password@host/database"
+        ) from None
+    backend = url.get_backend_name()
+    if backend in ("postgres", POSTGRESQL):
+        return _postgresql_url(url)
+    if backend != SQLITE or url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise DatabaseError(
+            f"rowtine cannot use {url.drivername!r}; write sqlite:///file.db or "
+            "postgresql://user:password@host/database"
+        )
+    if not url.database or url.database == ":memory:":
+        raise DatabaseError(
+            "a SQLite database in memory ends with its connection; write sqlite:///file.db"
+        )
+    return url
+
+
+def _postgresql_url(url: URL) -> URL:
+    driver = url.drivername.partition("+")[2] or "psycopg"
+    if driver != "psycopg":
+        raise DatabaseError(
+            f"rowtine speaks to PostgreSQL through psycopg, not {driver}; write postgresql://..."
+        )
+    try:
+        import psycopg  # noqa: F401 - asked for only where PostgreSQL is used
+    except ImportError:
+        raise DatabaseError(
+            "PostgreSQL needs the extra: pip install 'rowtine[postgres]'"
+        ) from None
+    return url.set(drivername="postgresql+psycopg")
+
+
+_SESSION = (
+    # A worker that is frozen while it holds row locks must lose them before its lease ends.
+    "-c idle_in_transaction_session_timeout=10s -c lock_timeout=10s -c statement_timeout=20s"
+)
+
+
+def make_engine(url: URL, schema: str, *, pool_size: int = 5) -> Engine:
+    """An engine of our own: parameters stay out of errors, connections are checked before use."""
+    common: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+    if url.get_backend_name() == SQLITE:
+        _require_directory(url)
+        engine = create_engine(url, **common, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "begin", _begin)
+    else:
+        engine = create_engine(
+            url,
+            **common,
+            pool_size=pool_size,
+            max_overflow=5,
+            isolation_level="READ COMMITTED",
+            connect_args={
+                "connect_timeout": 10,
+                "application_name": "rowtine",
+                "options": _SESSION,
+            },
+        )
+    return engine.execution_options(schema_translate_map=translate_schema(engine, schema))
+
+
+def for_reading(connection: Connection) -> Connection:
+    """One snapshot for all the statements of a transaction that only reads."""
+    if connection.dialect.name == POSTGRESQL:
+        return connection.execution_options(
+            isolation_level="REPEATABLE READ", postgresql_readonly=True
+        )
+    return connection.execution_options(rowtine_reads=True)
+
+
+def translate_schema(bind: Engine | Connection, schema: str) -> dict[str, str | None]:
+    """Where our tables are: a schema on PostgreSQL, the file itself on SQLite."""
+    return {SCHEMA: schema if bind.dialect.name == POSTGRESQL else None}
+
+
+# ------------------------------------------------------------------------------------------ SQLite
+
+
+def _require_directory(url: URL) -> None:
+    directory = Path(url.database or "").absolute().parent
+    if not directory.is_dir():
+        raise DatabaseError(f"cannot open {url.database}: there is no directory {directory}")
+
+
+def _set_pragmas(connection: Any, record: Any) -> None:
+    connection.isolation_level = None  # the driver starts no transaction: _begin does
+    cursor = connection.cursor()
+    for pragma in (
+        "busy_timeout = 30000",
+        "journal_mode = WAL",
+        "synchronous = FULL",
+        "foreign_keys = ON",
+        "journal_size_limit = 67108864",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin(connection: Connection) -> None:
+    # A deferred transaction that reads and then writes fails at once when another has committed in
+    # between, whatever the busy timeout: whatever may write begins IMMEDIATE.
+    reading = connection.get_execution_options().get("rowtine_reads", False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+
+
+_process_locks: dict[str, threading.Lock] = {}
+
+
+@contextlib.contextmanager
+def write_lock(engine: Engine) -> Iterator[None]:
+    """The turn to write. With SQLite's busy timeout alone one of eight processes made 3,443
+    commits and another 1; waiting in line for a lock file they made 315 to 380 each."""
+    path = engine.url.database
+    if engine.dialect.name != SQLITE or path is None:
+        yield
+        return
+    with _process_locks.setdefault(str(Path(path).absolute()), threading.Lock()):
+        if fcntl is None:  # pragma: no cover
+            yield
+            return
+        descriptor = os.open(f"{path}-lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def migration_lock(connection: Connection) -> None:
+    """Let one migrator at a time proceed; held to the end of the transaction."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+
+
+# ------------------------------------------------------------------------------------------ errors
+
+_TRANSIENT_STATES = ("08", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that a later try may not meet: connection, serialization and deadlock,
+resources, lock, operator intervention, system."""
+
+_TRANSIENT_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
+
+
+def is_transient(error: exc.DBAPIError) -> bool:
+    """Whether the same statement may succeed later. By code, never by text."""
+    original: Any = error.orig
+    if error.connection_invalidated:
+        return True
+    if (state := getattr(original, "sqlstate", None)) is not None:
+        return str(state)[:2] in _TRANSIENT_STATES
+    if (name := getattr(original, "sqlite_errorname", None)) is not None:
+        return str(name).startswith(_TRANSIENT_SQLITE)
+    # psycopg gives no SQLSTATE when it cannot connect
+    return isinstance(error, exc.OperationalError)
+
+
+def in_words(error: exc.DBAPIError, url: URL) -> str:
+    """One line about a database error, without parameters or passwords."""
+    lines = str(error.orig).strip().splitlines() or [type(error.orig).__name__]
+    message = lines[0].strip()
+    if url.password:
+        message = message.replace(str(url.password), "***")
+    return f"{url.render_as_string(hide_password=True)}: {message}"

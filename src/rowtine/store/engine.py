@@ -1,0 +1,67 @@
+"""A database: its engine, its schema, and the two kinds of transaction that the store uses."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, exc
+from sqlalchemy.engine import URL
+
+from rowtine.errors import DatabaseError
+from rowtine.store.dialect import database_url, for_reading, in_words, is_transient, make_engine, write_lock
+from rowtine.store.tables import SCHEMA
+
+__all__ = ["Database", "RejectedError", "TransientError"]
+
+
+class TransientError(DatabaseError):
+    """The database did not do it now; it may later. Whether a commit happened is unknown."""
+
+
+class RejectedError(DatabaseError):
+    """The database refused a statement: what was written breaks a constraint or a type."""
+
+
+class Database:
+    """Opens nothing until it is used. Safe to share between threads."""
+
+    def __init__(self, url: str | URL, *, schema: str = SCHEMA, pool_size: int = 5) -> None:
+        self.url = database_url(url)
+        self.schema = schema
+        if not (schema.isidentifier() and schema.isascii() and len(schema) <= 63):
+            raise DatabaseError(f"the schema name {schema[:70]!r} is not a plain identifier")
+        self.checked = False
+        self.engine = make_engine(self.url, schema, pool_size=pool_size)
+
+    @property
+    def name(self) -> str:
+        """The URL without its password, for messages."""
+        return self.url.render_as_string(hide_password=True)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that may write; committed at the end of the block, or rolled back."""
+        with _translated(self.url), write_lock(self.engine), self.engine.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that only reads, and takes no turn of a writer's."""
+        with _translated(self.url), self.engine.connect() as connection:
+            yield for_reading(connection)
+
+    def close(self) -> None:
+        """Close every connection that is not in use."""
+        self.engine.dispose()
+
+
+@contextlib.contextmanager
+def _translated(url: URL) -> Iterator[None]:
+    """Database errors as ours: one line, no parameters, no password."""
+    try:
+        yield
+    except exc.DBAPIError as error:
+        if is_transient(error):
+            raise TransientError(in_words(error, url)) from error
+        raise RejectedError(in_words(error, url)) from error

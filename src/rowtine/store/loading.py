@@ -1,0 +1,370 @@
+"""Rows -> Input. Only what a round touches is read: what has arrived, the coroutines that waited
+for it, and the counters of the joins that those serve."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Column, ColumnElement, Connection, Row, and_, func, null, or_, select, true
+
+from rowtine.core.coroutine import Slot
+from rowtine.core.directives import Call
+from rowtine.core.payload import Codec
+from rowtine.core.phases import CoroutinePhase, Kind, Phase
+from rowtine.core.results import CoroutineResult
+from rowtine.core.round import Input
+from rowtine.core.state import Coroutine, State
+from rowtine.core.status import Status
+from rowtine.errors import NotFound, RemoteError
+from rowtine.store.mapping import (
+    Bodies,
+    Journal,
+    body_of,
+    call_member,
+    call_result,
+    counter,
+    member_result,
+    suspended_body,
+)
+from rowtine.store.tables import calls, coroutines, futures, states
+from rowtine.store.types import seconds_since
+
+__all__ = ["Execution", "Loaded", "Rows", "load"]
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """One execution as a round finds it; `seen_round` is the fence of a later round, and None
+    before the first, whose fence is `claim`."""
+
+    id: str
+    function: str
+    run: int
+    seen_round: int | None
+    claim: int
+    attempt: int
+    root_id: str
+    caller_id: str | None
+    failing_for: float
+    running_seconds: float = 0.0
+    cancelling: bool = False
+
+
+@dataclass(slots=True)
+class Loaded:
+    """What one round needs. `lost` says that there is nothing to run: another was faster."""
+
+    execution: Execution
+    input: Input
+    rows: Rows
+    lost: bool = False
+
+
+def load(
+    connection: Connection,
+    bodies: Bodies,
+    codec: Codec,
+    execution_id: str,
+    warm: Mapping[int, Slot] | None = None,
+    warm_round: int | None = None,
+) -> Loaded:
+    """Read what the next round of an execution needs; NotFound if there is no such call.
+
+    `warm` are the frames that this worker kept of round `warm_round`; they are used only if that
+    is the round at which the execution stands.
+    """
+    call = connection.execute(select(calls, _FAILING).where(calls.c.id == execution_id)).first()
+    if call is None:
+        raise NotFound(f"there is no call {execution_id}")
+    state = connection.execute(select(states).where(states.c.id == execution_id)).first()
+    execution = Execution(
+        id=call.id,
+        function=call.function,
+        run=call.current_run,
+        seen_round=None if state is None else state.round,
+        claim=call.claim,
+        attempt=call.attempt,
+        root_id=call.root_id or call.id,
+        caller_id=call.execution_id,
+        failing_for=call.failing_for,
+        running_seconds=0.0 if state is None else state.running_seconds,
+        cancelling=call.cancelling,
+    )
+    if state is None or state.round != warm_round:
+        warm = None
+    rows = Rows(connection, bodies, execution, call.input, warm or {})
+    if state is None:
+        return Loaded(execution, Input(arguments=call.input), rows, lost=call.phase == Phase.DONE)
+    return Loaded(execution, _input(connection, rows, codec, state, call.cancelling), rows)
+
+
+_FAILING = func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for")
+
+
+def _input(
+    connection: Connection, rows: Rows, codec: Codec, state: Row[Any], cancelling: bool
+) -> Input:
+    arrived = connection.execute(
+        select(calls)
+        .where(
+            calls.c.execution_id == state.id, calls.c.run == state.run, calls.c.arrived.is_not(None)
+        )
+        .order_by(calls.c.arrived)
+        .limit(state.poll_max_results)
+    ).all()
+    owners = rows.coroutines([row.coroutine_id for row in arrived])
+    suspended = {coroutine.id: coroutine for coroutine in owners}
+    parents = {c.parent_id for c in owners if c.parent_id is not None} - suspended.keys()
+    suspended |= {coroutine.id: coroutine for coroutine in rows.counters(sorted(parents))}
+    return Input(
+        state=State(
+            version=state.version,
+            suspended=suspended,
+            next_coroutine_id=state.next_coroutine_id,
+            next_call_id=state.next_call_id,
+            outstanding_calls=state.outstanding_calls,
+            exit=exit_from_text(state.exit, codec),
+            semantics=state.semantics,
+        ),
+        results=[call_result(row) for row in arrived],
+        cancel=cancelling,
+    )
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows of one execution, read by need. Synchronous: a shell makes it a `core.Loader`."""
+
+    connection: Connection
+    bodies: Bodies
+    execution: Execution
+    input: Any
+    warm: Mapping[int, Slot] = field(default_factory=dict[int, Slot])
+
+    def coroutines(self, ids: Sequence[int] | None) -> list[Coroutine]:
+        """The suspended coroutines among `ids` (None: all), whole."""
+        rows = self._select(
+            coroutines,
+            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+            _among(coroutines.c.id, ids),
+        )
+        bodies = [row for row in rows if row.kind == Kind.COROUTINE]
+        joins = [row for row in rows if row.kind != Kind.COROUTINE]
+        members = self._select(
+            calls,
+            _among(calls.c.coroutine_id, ids),
+            calls.c.parent_id.is_not(None),
+            calls.c.delivered_round.is_(None),
+        )
+        return [
+            *self._bodies(bodies),
+            *self._with_counters(joins),
+            *(call_member(row) for row in members),
+        ]
+
+    def counters(self, ids: Sequence[int]) -> list[Coroutine]:
+        """Those of `ids` that wait for a join, with its counter only."""
+        if not ids:
+            return []
+        rows = self._select(
+            coroutines,
+            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+            _among(coroutines.c.id, ids),
+        )
+        return self._with_counters(rows)
+
+    def results(self, coroutine: Coroutine) -> list[CoroutineResult]:
+        """What the members of a coroutine's join came to in earlier rounds."""
+        done = self._select(
+            coroutines,
+            _among(coroutines.c.id, coroutine.members),
+            coroutines.c.phase == CoroutinePhase.DONE.value,
+            also=coroutines.c.id.label("member"),
+        )
+        called = self._select(
+            calls,
+            _among(calls.c.coroutine_id, coroutine.members),
+            calls.c.parent_id.is_not(None),
+            calls.c.delivered_round.is_not(None),
+            also=calls.c.coroutine_id.label("member"),
+        )
+        return [member_result(row) for row in (*done, *called)]
+
+    def current(self) -> bool:
+        """Whether the execution still stands at the round that was loaded."""
+        found = self.connection.scalar(
+            select(states.c.round).where(states.c.id == self.execution.id)
+        )
+        return found == self.execution.seen_round
+
+    # -- parts
+
+    def _bodies(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
+        journals = self._journals([row.id for row in rows])
+        return [
+            suspended_body(
+                row,
+                body_of(self.bodies, row.function),
+                self.input if row.id == 0 else row.input,
+                journals[row.id],
+                self.warm.get(row.id),
+            )
+            for row in rows
+        ]
+
+    def _with_counters(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
+        pending = {
+            row.coroutine_id: row
+            for row in self._select(
+                futures,
+                _among(futures.c.coroutine_id, [row.id for row in rows]),
+                futures.c.resolution.is_(None),
+            )
+        }
+        return [counter(row, pending[row.id]) for row in rows if row.id in pending]
+
+    def _journals(self, ids: Sequence[int]) -> dict[int, Journal]:
+        """The journals of these coroutines; of a warm one only the wait that is pending."""
+        if not ids:
+            return {}
+        cold = [id for id in ids if id not in self.warm]
+        warm = [id for id in ids if id in self.warm]
+
+        def wanted(owner: Column[Any], pending: ColumnElement[bool]) -> ColumnElement[bool]:
+            return or_(owner.in_(cold), and_(owner.in_(warm), pending))
+
+        called = self._select(
+            calls,
+            calls.c.parent_id.is_(None),
+            wanted(calls.c.coroutine_id, calls.c.resolution.is_(None)),
+        )
+        joined = self._select(
+            futures, wanted(futures.c.coroutine_id, futures.c.resolution.is_(None))
+        )
+        members = self._members(cold) if any(row.coroutine_id in cold for row in joined) else {}
+        by_owner = _grouped(called), _grouped(joined)
+        return {
+            id: Journal(
+                by_owner[0].get(id, []),
+                by_owner[1].get(id, []),
+                {row.seq: members.get((id, row.seq), []) for row in by_owner[1].get(id, [])},
+            )
+            for id in ids
+        }
+
+    def _members(self, owners: Sequence[int]) -> dict[tuple[int, int], list[Row[Any]]]:
+        """The members of every join of these coroutines, in order of declaration."""
+        found: list[Row[Any]] = []
+        for table, member in ((coroutines, coroutines.c.id), (calls, calls.c.coroutine_id)):
+            inside = and_(
+                table.c.execution_id == futures.c.execution_id,
+                table.c.run == futures.c.run,
+                member >= futures.c.first_child,
+                member < futures.c.first_child + futures.c.children,
+            )
+            if table is calls:
+                inside = and_(inside, calls.c.parent_id.is_not(None))
+            statement = (
+                select(
+                    futures.c.coroutine_id.label("owner"),
+                    futures.c.seq.label("owner_seq"),
+                    member.label("member"),
+                    table.c.kind,
+                    table.c.function,
+                    table.c.input,
+                    *(_asked(table)),
+                    table.c.output,
+                    table.c.status,
+                    table.c.error_type,
+                    table.c.error_message,
+                    table.c.error_traceback,
+                )
+                .select_from(futures.join(table, inside))
+                .where(
+                    futures.c.execution_id == self.execution.id,
+                    futures.c.run == self.execution.run,
+                    futures.c.coroutine_id.in_(owners),
+                )
+            )
+            found.extend(self.connection.execute(statement))
+        grouped: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
+        for row in sorted(found, key=lambda row: row.member):
+            grouped[row.owner, row.owner_seq].append(row)
+        return grouped
+
+    def _select(
+        self, table: Any, *conditions: ColumnElement[bool], also: Any = None
+    ) -> Sequence[Row[Any]]:
+        statement = select(table) if also is None else select(table, also)
+        return self.connection.execute(
+            statement.where(
+                table.c.execution_id == self.execution.id,
+                table.c.run == self.execution.run,
+                *conditions,
+            )
+        ).all()
+
+
+def _asked(table: Any) -> tuple[Any, Any]:
+    if table is calls:
+        return calls.c.asked_function, calls.c.asked_input
+    return null().label("asked_function"), null().label("asked_input")
+
+
+def _among(column: Column[Any], ids: Collection[int] | None) -> ColumnElement[bool]:
+    if ids is None:
+        return true()
+    if isinstance(ids, range):
+        return and_(column >= ids.start, column < ids.stop)
+    return column.in_(sorted(set(ids)))
+
+
+def _grouped(rows: Iterable[Row[Any]]) -> dict[int, list[Row[Any]]]:
+    grouped: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        grouped[row.coroutine_id].append(row)
+    return grouped
+
+
+# ---------------------------------------------------------------- the exit that waits for clean-up
+
+
+def exit_to_text(result: CoroutineResult | None, codec: Codec) -> str | None:
+    """The fixed outcome of an execution whose last clean-up still runs, as `states.exit`."""
+    if result is None:
+        return None
+    error = result.error
+    document: dict[str, Any] = {"status": result.status.value, "output": result.value}
+    if isinstance(error, RemoteError):
+        document["output"] = error.details
+        document["error"] = [error.type, error.message, error.traceback]
+    if result.call is not None:
+        payload = codec.encode_arguments(result.call.arguments)
+        document["tail"] = [result.call.function, payload]
+    return msgspec.json.encode(document).decode()
+
+
+def exit_from_text(text: str | None, codec: Codec) -> CoroutineResult | None:
+    """Read it back."""
+    if text is None:
+        return None
+    document = msgspec.json.decode(text)
+    error = None
+    if "error" in document:
+        type, message, traceback = document["error"]
+        error = RemoteError(type, message, traceback, document["output"])
+    call = None
+    if "tail" in document:
+        function, payload = document["tail"]
+        call = Call[Any](function, codec.decode_arguments(payload))
+    return CoroutineResult(
+        0,
+        value=None if error else document["output"],
+        error=error,
+        call=call,
+        status=Status(document["status"]),
+    )

@@ -1,0 +1,214 @@
+"""Between rows and the core's values. Nothing here runs a statement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy import Row
+
+from rowtine.core.coroutine import Continuation, Entry, Slot, Wait
+from rowtine.core.directives import Body
+from rowtine.core.futures import CallFuture, Remaining, join_future
+from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.results import CallResult, CoroutineResult
+from rowtine.core.state import Coroutine
+from rowtine.core.status import Status
+from rowtine.errors import AnyException, IncompatibleState, RemoteError
+
+__all__ = [
+    "Bodies",
+    "Journal",
+    "body_of",
+    "call_member",
+    "call_result",
+    "counter",
+    "member_result",
+    "suspended_body",
+]
+
+AnyRow = Row[Any]
+
+Bodies = Callable[[str], Body | None]
+"""Finds the async body that is registered under a name."""
+
+
+def error_of(row: AnyRow) -> Exception | None:
+    """The error of a call or coroutine, in stored form."""
+    if row.error_type is None:
+        return None
+    return RemoteError(row.error_type, row.error_message or "", row.error_traceback, row.output)
+
+
+def call_result(row: AnyRow) -> CallResult:
+    """What a call came to, for its caller."""
+    error = error_of(row)
+    return CallResult(row.call_id, value=None if error else row.output, error=error)
+
+
+def member_result(row: AnyRow) -> CoroutineResult:
+    """What a member of a join came to; `row.member` is its coroutine id."""
+    error = error_of(row)
+    value = None if error else row.output
+    return CoroutineResult(row.member, value=value, error=error, status=Status(row.status))
+
+
+def call_wait(row: AnyRow) -> Wait:
+    """The wait for a call, as the caller's journal has it."""
+    return Wait(
+        Kind(row.kind),
+        row.asked_function or row.function,
+        row.input if row.asked_input is None else row.asked_input,
+    )
+
+
+def member_wait(row: AnyRow) -> Wait:
+    kind = Kind(row.kind)
+    if kind in CALL_KINDS:
+        return call_wait(row)
+    return Wait(kind, row.function, None if kind in JOIN_KINDS else row.input)
+
+
+def join_wait(future: AnyRow, members: Iterable[AnyRow] = ()) -> Wait:
+    return Wait(
+        Kind(future.kind),
+        future.function,
+        members=tuple(member_wait(row) for row in members),
+        cancel_losers=future.cancel_losers,
+    )
+
+
+class Journal:
+    """The waits of one coroutine as they were loaded: calls, joins, and the joins' members."""
+
+    def __init__(
+        self,
+        calls: Sequence[AnyRow],
+        futures: Sequence[AnyRow],
+        members: Mapping[int, Sequence[AnyRow]],
+    ) -> None:
+        self.calls = {row.seq: row for row in calls}
+        self.futures = {row.seq: row for row in futures}
+        self.members = members
+        """seq of a join -> its members, in order of declaration."""
+
+    def entries(self) -> tuple[Entry, ...]:
+        """The resolved waits, in order."""
+        seqs = [seq for seq, row in (self.calls | self.futures).items() if row.resolution]
+        entries = tuple(self._entry(seq) for seq in sorted(seqs))
+        if sorted(seqs) != list(range(len(seqs))):
+            raise IncompatibleState(f"the journal has gaps: its waits are {sorted(seqs)}")
+        return entries
+
+    def _entry(self, seq: int) -> Entry:
+        if (call := self.calls.get(seq)) is not None:
+            resolution = Resolution(call.resolution)
+            error = error_of(call) if resolution is not Resolution.CANCELLED else None
+            return Entry(call_wait(call), resolution, None if error else call.output, error)
+        future = self.futures[seq]
+        members = self.members[seq]
+        wait = join_wait(future, members)
+        resolution = Resolution(future.resolution)
+        if resolution is Resolution.CANCELLED:
+            return Entry(wait, resolution)
+        if resolution is Resolution.ERROR:
+            return Entry(wait, resolution, error=_join_error(future, members))
+        return Entry(wait, resolution, value=_join_value(future, members))
+
+    def pending(self) -> tuple[int, AnyRow] | None:
+        """The one wait that is not resolved, with its position."""
+        for seq, row in (self.calls | self.futures).items():
+            if row.resolution is None:
+                return seq, row
+        return None
+
+
+def _join_value(future: AnyRow, members: Sequence[AnyRow]) -> Any:
+    if future.kind == Kind.ALL:
+        return [row.output for row in members]
+    return None if future.decided_by is None else _decider(future, members).output
+
+
+def _join_error(future: AnyRow, members: Sequence[AnyRow]) -> Exception | None:
+    if future.decided_by is not None:
+        return error_of(_decider(future, members))
+    errors = [error for row in members if (error := error_of(row)) is not None]
+    return errors[0] if len(errors) == 1 else AnyException(errors)
+
+
+def _decider(future: AnyRow, members: Sequence[AnyRow]) -> AnyRow:
+    return members[future.decided_by - future.first_child]
+
+
+def suspended_body(
+    row: AnyRow, body: Body, input: Any, journal: Journal, slot: Slot | None
+) -> Coroutine:
+    """A suspended coroutine with a body: from its journal, or with its warm frame."""
+    pending = journal.pending()
+    if pending is None:
+        raise IncompatibleState(f"coroutine {row.id} is suspended without a pending wait")
+    seq, waiting = pending
+    coroutine = Coroutine(
+        id=row.id,
+        parent_id=row.parent_id,
+        coroutine=Continuation(
+            body=body,
+            input=input,
+            journal=None if slot is not None else journal.entries(),
+            slot=slot or Slot(),
+        ),
+        seq=seq,
+        serves=row.serves,
+        cancelled=row.cancelled,
+    )
+    if seq in journal.calls:
+        coroutine.result = CallFuture(call_id=waiting.call_id)
+        coroutine.wait = call_wait(waiting)
+    else:
+        _wait_for_join(coroutine, waiting, journal.members.get(seq, ()))
+    return coroutine
+
+
+def _wait_for_join(coroutine: Coroutine, future: AnyRow, members: Sequence[AnyRow] = ()) -> None:
+    coroutine.members = range(future.first_child, future.first_child + future.children)
+    coroutine.result = join_future(
+        Kind(future.kind), coroutine.members, Remaining(coroutine.members, future.pending)
+    )
+    coroutine.wait = join_wait(future, members)
+
+
+def counter(row: AnyRow, future: AnyRow) -> Coroutine:
+    """A coroutine that waits for a join, without its body: the counter is all that is loaded."""
+    coroutine = Coroutine(
+        id=row.id,
+        parent_id=row.parent_id,
+        coroutine=None,
+        kind=Kind(row.kind),
+        seq=future.seq,
+        serves=row.serves,
+        cancelled=row.cancelled,
+    )
+    _wait_for_join(coroutine, future)
+    return coroutine
+
+
+def call_member(row: AnyRow) -> Coroutine:
+    """A call that is itself a member of a join."""
+    return Coroutine(
+        id=row.coroutine_id,
+        parent_id=row.parent_id,
+        coroutine=None,
+        result=CallFuture(call_id=row.call_id),
+        kind=Kind(row.kind),
+        seq=row.seq,
+        serves=row.serves,
+        wait=call_wait(row),
+    )
+
+
+def body_of(bodies: Bodies, name: str) -> Body:
+    """The body that a row names. It is looked up, never imported."""
+    body = bodies(name)
+    if body is None:
+        raise IncompatibleState(f"no async function or coroutine {name!r} is registered here")
+    return body

@@ -1,0 +1,268 @@
+"""The tables. Rows are facts: no behaviour here, and every constraint states an invariant.
+
+The schema name is a token: an engine's `schema_translate_map` turns it into the configured schema
+on PostgreSQL and into none on SQLite (see `dialect`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+from rowtine.core.phases import (
+    CALL_KINDS,
+    COROUTINE_KINDS,
+    JOIN_KINDS,
+    CoroutinePhase,
+    Phase,
+    Resolution,
+)
+from rowtine.core.status import Status
+from rowtine.store.types import Id, JsonText, Timestamp
+
+__all__ = ["SCHEMA", "calls", "coroutines", "futures", "metadata", "states", "workers"]
+
+SCHEMA = "rowtine"
+
+metadata = MetaData(schema=SCHEMA)
+
+
+def _one_of(name: str, column: str, values: Iterable[str], *, null: bool = False) -> CheckConstraint:
+    words = ", ".join(f"'{value}'" for value in values)
+    condition = f"{column} IN ({words})"
+    return CheckConstraint(f"{column} IS NULL OR {condition}" if null else condition, name=name)
+
+
+calls = Table(
+    "calls",
+    metadata,
+    Column("id", Id, nullable=False),
+    # Who asked: null for a root.
+    Column("execution_id", Id),
+    Column("run", Integer),
+    Column("coroutine_id", Integer),
+    Column("seq", Integer),
+    Column("call_id", Integer),
+    Column("root_id", Id),
+    # For a call that is itself a member of a join: the coroutine that waits, and its wait.
+    Column("parent_id", Integer),
+    Column("serves", Integer),
+    # What is asked for. A tail call replaces it; `asked_*` then keep what the caller's journal has.
+    Column("kind", Text, nullable=False),
+    Column("function", Text, nullable=False),
+    Column("input", JsonText, nullable=False),
+    Column("asked_function", Text),
+    Column("asked_input", JsonText),
+    # Where it stands.
+    Column("phase", Text, nullable=False),
+    Column("status", Text),
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("claim", Integer, nullable=False, server_default=text("0")),
+    Column("current_run", Integer, nullable=False, server_default=text("0")),
+    Column("due", Timestamp),
+    Column("worker", Id),
+    Column("lease_expires", Timestamp),
+    Column("cancelling", Boolean, nullable=False, server_default=text("false")),
+    # What it came to. With an error, `output` holds what the codec needs to rebuild it.
+    Column("output", JsonText),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("error_traceback", Text),
+    # Its life in the caller's journal.
+    Column("created_round", Integer),
+    Column("arrived", BigInteger),
+    Column("delivered_round", Integer),
+    Column("resolution", Text),
+    Column("source_file", Text),
+    Column("source_line", Integer),
+    Column("await_stack", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("started_at", Timestamp),
+    Column("first_failed_at", Timestamp),
+    Column("finished_at", Timestamp),
+    PrimaryKeyConstraint("id", name="pk_calls"),
+    ForeignKeyConstraint(
+        ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_calls_execution", ondelete="CASCADE"
+    ),
+    UniqueConstraint("execution_id", "run", "call_id", name="uq_calls_call"),
+    UniqueConstraint("execution_id", "run", "coroutine_id", "seq", name="uq_calls_journal"),
+    _one_of("ck_calls_kind", "kind", CALL_KINDS),
+    _one_of("ck_calls_phase", "phase", Phase),
+    _one_of("ck_calls_status", "status", Status, null=True),
+    _one_of("ck_calls_resolution", "resolution", Resolution, null=True),
+    CheckConstraint("length(function) BETWEEN 1 AND 200", name="ck_calls_function"),
+    CheckConstraint("attempt >= 0 AND claim >= 0 AND current_run >= 0", name="ck_calls_counters"),
+    CheckConstraint(
+        "(execution_id IS NULL AND run IS NULL AND coroutine_id IS NULL AND seq IS NULL"
+        " AND call_id IS NULL AND root_id IS NULL)"
+        " OR (execution_id IS NOT NULL AND run IS NOT NULL AND coroutine_id IS NOT NULL"
+        " AND seq IS NOT NULL AND call_id IS NOT NULL AND root_id IS NOT NULL)",
+        name="ck_calls_caller",
+    ),
+    CheckConstraint("(parent_id IS NULL) = (serves IS NULL)", name="ck_calls_member"),
+    CheckConstraint(
+        "(phase = 'running') = (worker IS NOT NULL)"
+        " AND (worker IS NULL) = (lease_expires IS NULL)",
+        name="ck_calls_lease",
+    ),
+    CheckConstraint("due IS NULL OR phase = 'queued'", name="ck_calls_due"),
+    CheckConstraint(
+        "(phase = 'done') = (finished_at IS NOT NULL) AND (phase <> 'done' OR status IS NOT NULL)",
+        name="ck_calls_done",
+    ),
+    CheckConstraint("status <> 'OK' OR error_type IS NULL", name="ck_calls_error"),
+    CheckConstraint("arrived IS NULL OR phase = 'done'", name="ck_calls_arrived"),
+    CheckConstraint(
+        "(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"
+    ),
+)
+Index("ix_calls_due", calls.c.due, calls.c.id, postgresql_where=text("due IS NOT NULL"),
+      sqlite_where=text("due IS NOT NULL"))
+Index("ix_calls_worker", calls.c.worker, postgresql_where=text("worker IS NOT NULL"),
+      sqlite_where=text("worker IS NOT NULL"))
+Index("ix_calls_arrived", calls.c.execution_id, calls.c.arrived,
+      postgresql_where=text("arrived IS NOT NULL"), sqlite_where=text("arrived IS NOT NULL"))
+
+states = Table(
+    "states",
+    metadata,
+    Column("id", Id, nullable=False),
+    Column("version", Text),
+    Column("semantics", Integer, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("next_coroutine_id", Integer, nullable=False),
+    Column("next_call_id", Integer, nullable=False),
+    Column("outstanding_calls", Integer, nullable=False),
+    # Outcomes that ever came in, and those of them that a round has taken: the difference waits.
+    # Growing counters give each arrival its ordinal, which is the order of delivery.
+    Column("arrived", BigInteger, nullable=False),
+    Column("delivered", BigInteger, nullable=False),
+    # When the next round is due; while `worker` runs one, when that claim lapses.
+    Column("wake_at", Timestamp),
+    Column("worker", Id),
+    Column("poll_min_results", Integer, nullable=False),
+    Column("poll_max_results", Integer, nullable=False),
+    Column("poll_max_wait_seconds", Float),
+    Column("running_seconds", Float, nullable=False),
+    Column("exit", JsonText),
+    PrimaryKeyConstraint("id", name="pk_states"),
+    ForeignKeyConstraint(["id"], [f"{SCHEMA}.calls.id"], name="fk_states_call", ondelete="CASCADE"),
+    CheckConstraint("outstanding_calls >= 0", name="ck_states_outstanding"),
+    CheckConstraint(
+        "delivered >= 0 AND arrived >= delivered AND arrived - delivered <= outstanding_calls",
+        name="ck_states_arrived",
+    ),
+    CheckConstraint("run >= 0 AND round >= 1", name="ck_states_round"),
+    CheckConstraint("worker IS NULL OR wake_at IS NOT NULL", name="ck_states_lease"),
+    CheckConstraint(
+        "poll_min_results >= 1 AND poll_max_results >= 1", name="ck_states_poll"
+    ),
+)
+Index("ix_states_wake", states.c.wake_at, states.c.id, postgresql_where=text("wake_at IS NOT NULL"),
+      sqlite_where=text("wake_at IS NOT NULL"))
+
+coroutines = Table(
+    "coroutines",
+    metadata,
+    Column("execution_id", Id, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("id", Integer, nullable=False),
+    Column("parent_id", Integer),
+    Column("serves", Integer),
+    Column("kind", Text, nullable=False),
+    Column("function", Text, nullable=False),
+    Column("input", JsonText),  # null for coroutine 0, whose input is the call's
+    Column("fingerprint", Text),
+    Column("phase", Text, nullable=False),
+    Column("cancelled", Boolean, nullable=False, server_default=text("false")),
+    Column("status", Text),
+    Column("output", JsonText),
+    Column("error_type", Text),
+    Column("error_message", Text),
+    Column("error_traceback", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("finished_at", Timestamp),
+    PrimaryKeyConstraint("execution_id", "run", "id", name="pk_coroutines"),
+    ForeignKeyConstraint(
+        ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_coroutines_execution", ondelete="CASCADE"
+    ),
+    _one_of("ck_coroutines_kind", "kind", COROUTINE_KINDS),
+    _one_of("ck_coroutines_phase", "phase", CoroutinePhase),
+    _one_of("ck_coroutines_status", "status", Status, null=True),
+    CheckConstraint(
+        "(id = 0) = (parent_id IS NULL) AND (parent_id IS NULL) = (serves IS NULL)"
+        " AND (parent_id IS NULL OR parent_id < id)",
+        name="ck_coroutines_tree",
+    ),
+    CheckConstraint(
+        "(phase = 'done') = (status IS NOT NULL) AND (phase = 'done') = (finished_at IS NOT NULL)",
+        name="ck_coroutines_done",
+    ),
+)
+
+futures = Table(
+    "futures",
+    metadata,
+    Column("execution_id", Id, nullable=False),
+    Column("run", Integer, nullable=False),
+    Column("coroutine_id", Integer, nullable=False),
+    Column("seq", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("function", Text, nullable=False),  # the members in words: all(charge, reserve)
+    Column("first_child", Integer, nullable=False),
+    Column("children", Integer, nullable=False),
+    Column("pending", Integer, nullable=False),
+    Column("cancel_losers", Boolean, nullable=False),
+    Column("created_round", Integer, nullable=False),
+    Column("resolution", Text),
+    Column("decided_by", Integer),
+    Column("source_file", Text),
+    Column("source_line", Integer),
+    Column("await_stack", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("resolved_at", Timestamp),
+    PrimaryKeyConstraint("execution_id", "run", "coroutine_id", "seq", name="pk_futures"),
+    ForeignKeyConstraint(
+        ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_futures_execution", ondelete="CASCADE"
+    ),
+    _one_of("ck_futures_kind", "kind", JOIN_KINDS),
+    _one_of("ck_futures_resolution", "resolution", Resolution, null=True),
+    CheckConstraint("pending BETWEEN 0 AND children", name="ck_futures_pending"),
+    CheckConstraint("first_child > coroutine_id", name="ck_futures_children"),
+    CheckConstraint("(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"),
+    CheckConstraint(
+        "decided_by IS NULL OR (decided_by >= first_child AND decided_by < first_child + children)",
+        name="ck_futures_decided",
+    ),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", Id, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("boot_id", Text, nullable=False),
+    Column("version", Text),
+    Column("functions", JsonText, nullable=False),
+    Column("started_at", Timestamp, nullable=False),
+    Column("heartbeat_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("id", name="pk_workers"),
+)

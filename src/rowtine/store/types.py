@@ -1,0 +1,136 @@
+"""Column types, and the two expressions of time. Each means the same on both databases."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Dialect, Text, cast
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine, UserDefinedType
+
+__all__ = ["Id", "JsonText", "Timestamp", "after", "now", "seconds_since"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Id(TypeDecorator[str]):
+    """A UUID: `uuid` in PostgreSQL, its usual text in SQLite; `str` in Python."""
+
+    impl = Text
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.UUID(as_uuid=False))
+        return dialect.type_descriptor(Text())
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """A moment in UTC: `timestamptz` in PostgreSQL, integer microseconds since 1970 in SQLite.
+
+    SQLite has no type for time, and mixed texts and reals would compare wrongly; one integer
+    column, written by one expression, cannot.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if isinstance(value, datetime):
+            return value.astimezone(UTC)
+        return _EPOCH + timedelta(microseconds=value)
+
+
+class JsonText(UserDefinedType[str]):
+    """JSON kept byte for byte: `json` in PostgreSQL, TEXT in SQLite; the text itself in Python.
+
+    `jsonb` would reorder keys, and SQLite's JSON affinity turns 2**70 into a float.
+    """
+
+    cache_ok = True
+
+    def get_col_spec(self, **kw: Any) -> str:
+        return "JSON"
+
+    def bind_expression(self, bindvalue: Any) -> Any:
+        return cast(bindvalue, JsonText())
+
+    def column_expression(self, colexpr: Any) -> Any:
+        return cast(colexpr, Text())
+
+
+@compiles(JsonText, "sqlite")
+def _json_text_sqlite(type_: JsonText, compiler: Any, **kw: Any) -> str:
+    return "TEXT"
+
+
+class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL it stands for
+    """The database's clock at this statement, not at the start of the transaction."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+class after(FunctionElement[datetime]):  # noqa: N801
+    """The database's clock plus a number of seconds."""
+
+    type = Timestamp()
+    inherit_cache = True
+
+
+class seconds_since(FunctionElement[float]):  # noqa: N801
+    """How many seconds ago a moment was, by the database's clock."""
+
+    inherit_cache = True
+
+
+_SQLITE_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
+
+
+@compiles(now, "postgresql")
+def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(now, "sqlite")
+def _now_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return _SQLITE_NOW
+
+
+@compiles(after, "postgresql")
+def _after_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"(clock_timestamp() + make_interval(secs => CAST({seconds} AS DOUBLE PRECISION)))"
+
+
+@compiles(after, "sqlite")
+def _after_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"({_SQLITE_NOW} + CAST({seconds} * 1000000 AS INTEGER))"
+
+
+@compiles(seconds_since, "postgresql")
+def _since_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    moment = compiler.process(element.clauses, **kw)
+    return f"EXTRACT(EPOCH FROM clock_timestamp() - {moment})::double precision"
+
+
+@compiles(seconds_since, "sqlite")
+def _since_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    moment = compiler.process(element.clauses, **kw)
+    return f"(({_SQLITE_NOW} - {moment}) / 1000000.0)"

@@ -1,0 +1,302 @@
+"""The worker: claim what is due, run it, commit it; recover what the dead have left."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from rowtine import clock
+from rowtine.config import Settings
+from rowtine.core.payload import Codec
+from rowtine.errors import DatabaseError
+from rowtine.probes import SILENT, Probe
+from rowtine.registry import Registry
+from rowtine.store import Connection, Database, calls, rounds, schema, workers
+from rowtine.store.calls import Claimed
+from rowtine.worker.execute import Executor
+from rowtine.worker.gateway import Gateway
+from rowtine.worker.heartbeat import Heartbeat
+from rowtine.worker.policy import poll_wait, room
+
+__all__ = ["Worker"]
+
+log = logging.getLogger("rowtine")
+
+_TIMERS_AT_ONCE = 500
+_RECOVERED_AT_ONCE = 100
+
+
+class Worker:
+    """One worker in this process. `run` it on an event loop of its own, or `start` it in a thread.
+
+    Bodies of async functions run on its loop, sync functions in threads. A function that is not
+    registered here is left for a worker that has it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        codec: Codec,
+        *,
+        version: str | None = None,
+        settings: Settings | None = None,
+        probe: Probe = SILENT,
+        notify: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.id = clock.new_id()
+        self.database = database
+        self.registry = registry
+        self.codec = codec
+        self.version = version
+        self.settings = settings or Settings()
+        self.probe = probe
+        self.notify = notify
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._at_once = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._held: dict[str, int] = {}
+        self._rounds: set[str] = set()
+
+    # -- its life
+
+    async def run(self) -> None:
+        """Work until `stop` is called, then let running calls finish within the grace time and
+        give the rest back. SchemaError if the tables are at another revision."""
+        self._loop = asyncio.get_running_loop()
+        schema.check(self.database)
+        gateway = Gateway(self.database, self.codec)
+        executor = Executor(
+            self.registry, self.codec, gateway, self.settings, self.version, self.probe, self.id
+        )
+        heartbeat = Heartbeat(self.database, self._row(), self.settings.lease, self._lost)
+        await gateway.write(lambda connection: workers.introduce(connection, self._row()))
+        heartbeat.start()
+        try:
+            while not self._stopping:
+                claimed = await self._claim(gateway, executor)
+                heartbeat.holds(self._held, self._rounds)
+                self._begin(executor, heartbeat, *claimed)
+                await self._wait(executor, found=any(claimed))
+            await self._finish_running()
+        finally:
+            await self._end(gateway, executor, heartbeat)
+
+    def stop(self) -> None:
+        """Stop claiming; the second time, stop at once. From any thread, or a signal handler."""
+        loop = self._loop
+        if loop is None or loop.is_closed():
+            self._stopping = True
+            return
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._stopping and not self._at_once:
+            self._at_once = True
+            for task in self._tasks.values():
+                task.cancel()
+        self._stopping = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """There may be something to claim. From any thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._wake.set)
+
+    def run_until_signalled(self) -> None:
+        """`run` in the main thread; SIGTERM and SIGINT stop it, a second one stops it at once."""
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                with suppress(NotImplementedError):  # Windows has no signal handlers on loops
+                    loop.add_signal_handler(number, self._stop)
+            await self.run()
+
+        asyncio.run(main())
+
+    def start(self) -> BackgroundWorker:
+        """`run` in a thread of its own; returned when it works, or with the error that stopped it."""
+        return BackgroundWorker(self)
+
+    # -- claiming
+
+    async def _claim(
+        self, gateway: Gateway, executor: Executor
+    ) -> tuple[list[str], list[Claimed]]:
+        """Answer due timers, recover lost leases, take what fits."""
+        space = room(self.settings.concurrency, len(self._tasks), executor.abandoned)
+        functions = self.registry.functions()
+        if space == 0 or not await gateway.read(lambda c: calls.anything_due(c, functions)):
+            return [], []
+
+        def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
+            calls.fire_timers(connection, _TIMERS_AT_ONCE)
+            for id in calls.recover(connection, _RECOVERED_AT_ONCE):
+                log.warning("%s: its worker was lost, it is queued again", id)
+            woken = rounds.claim_rounds(
+                connection, self.id, functions, self.version, space, self.settings.lease
+            )
+            claimed = calls.claim(
+                connection, self.id, functions, space - len(woken), self.settings.lease
+            )
+            self.probe("claiming")
+            return woken, claimed
+
+        claimed = await gateway.write(claim)
+        self.probe("claimed")
+        return claimed
+
+    def _begin(
+        self, executor: Executor, heartbeat: Heartbeat, woken: list[str], claimed: list[Claimed]
+    ) -> None:
+        for id in woken:
+            if id not in self._tasks:
+                self._rounds.add(id)
+                self._spawn(id, executor.round(id), heartbeat)
+        for call in claimed:
+            self._held[call.id] = call.claim
+            self._spawn(call.id, executor.call(call), heartbeat)
+        heartbeat.holds(self._held, self._rounds)
+
+    def _spawn(self, id: str, work: Coroutine[Any, Any, None], heartbeat: Heartbeat) -> None:
+        task = asyncio.create_task(work, name=f"rowtine-{id}")
+        self._tasks[id] = task
+
+        def done(task: asyncio.Task[None]) -> None:
+            if self._tasks.get(id) is task:
+                del self._tasks[id]
+            if task.cancelled():
+                return  # still held: given back at the end
+            self._held.pop(id, None)
+            self._rounds.discard(id)
+            heartbeat.holds(self._held, self._rounds)
+            if (error := task.exception()) is not None:
+                log.error("%s could not be run", id, exc_info=error)
+            self._wake.set()
+            self.notify()
+
+        task.add_done_callback(done)
+
+    async def _wait(self, executor: Executor, *, found: bool) -> None:
+        """Until something may be due: a commit of ours, a free place, or the next look."""
+        if found and room(self.settings.concurrency, len(self._tasks), executor.abandoned) > 0:
+            await asyncio.sleep(0)
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(poll_wait(self.settings.poll_interval, clock.jitter())):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _lost(self, ids: set[str]) -> None:
+        """The heartbeat found these calls taken by others: what we run of them counts no more."""
+        loop = self._loop
+        if loop is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._drop, ids)
+
+    def _drop(self, ids: set[str]) -> None:
+        for id in ids:
+            log.warning("%s: the lease was lost", id)
+            self._held.pop(id, None)
+            if (task := self._tasks.get(id)) is not None:
+                task.cancel()
+
+    # -- ending
+
+    async def _finish_running(self) -> None:
+        if self._tasks and not self._at_once:
+            await asyncio.wait(self._tasks.values(), timeout=self.settings.grace)
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks.values(), timeout=1)
+
+    async def _end(self, gateway: Gateway, executor: Executor, heartbeat: Heartbeat) -> None:
+        heartbeat.stop()
+        await gateway.drained()
+        executor.warm.clear()
+        held, woken = list(self._held.items()), set(self._rounds)
+
+        def leave(connection: Connection) -> None:
+            rounds.release_rounds(connection, self.id, woken)
+            calls.give_back(connection, held)
+            workers.forget(connection, self.id)
+
+        try:
+            await asyncio.wait_for(gateway.write(leave), timeout=5)
+        except (TimeoutError, DatabaseError) as error:
+            log.warning("could not give back %d calls: %s", len(held), error)
+        executor.threads.close()
+        gateway.close()
+
+    def _row(self) -> workers.WorkerRow:
+        return workers.WorkerRow(
+            id=self.id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            boot_id=_boot_id(),
+            version=self.version,
+            functions=msgspec.json.encode(self.registry.functions()).decode(),
+        )
+
+
+class BackgroundWorker:
+    """A worker in a thread; a context manager that stops it at the end."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="rowtine-worker", daemon=True)
+        schema.check(worker.database)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self.worker.run())
+        except BaseException as error:
+            self._error = error
+            log.error("the worker has ended", exc_info=error)
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ended the worker, if it was not `stop`."""
+        return self._error
+
+    def stop(self) -> None:
+        """Stop, and wait until it has; an interrupt meanwhile stops it at once."""
+        self.worker.stop()
+        try:
+            self._thread.join()
+        except KeyboardInterrupt:
+            self.worker.stop()
+            self._thread.join()
+
+    def __enter__(self) -> BackgroundWorker:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+
+def _boot_id() -> str:
+    """Tells one boot of a host from the next, so that an old pid is not taken for a new one."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,71 @@
+"""What a worker decides, as arithmetic: no clock, no database, no thread."""
+
+from __future__ import annotations
+
+from rowtine.core.payload import Codec
+from rowtine.core.results import CoroutineResult
+from rowtine.core.retry import Retry
+from rowtine.core.status import Status, status_for_error
+from rowtine.store.outcomes import Outcome, settled
+from rowtine.store.rounds import tail_of
+
+__all__ = ["backoff", "conclude", "heartbeat_interval", "interrupted", "poll_wait", "room"]
+
+
+def room(concurrency: int, running: int, abandoned: int) -> int:
+    """How many more calls fit. An abandoned one (a timed-out thread) still takes its place."""
+    return max(0, concurrency - running - abandoned)
+
+
+def heartbeat_interval(lease: float) -> float:
+    """Seconds between renewals: one may fail without harm."""
+    return lease / 3
+
+
+def poll_wait(interval: float, jitter: float) -> float:
+    """Seconds to the next look, spread so that workers that started together drift apart."""
+    return interval * (0.75 + 0.5 * jitter)
+
+
+def backoff(failures: int, jitter: float) -> float:
+    """Seconds to wait after the n-th failure of the database in a row."""
+    return min(0.05 * 2.0 ** min(failures, 20), 5.0) * (0.5 + 0.5 * jitter)
+
+
+def conclude(
+    id: str,
+    claim: int | None,
+    caller_id: str | None,
+    result: CoroutineResult,
+    *,
+    retry: Retry,
+    attempt: int,
+    failing_for: float,
+    jitter: float,
+    codec: Codec,
+) -> Outcome:
+    """What the result of an attempt means for the call: done, another attempt, or a tail call."""
+    tail = tail_of(result, codec)
+    retry_in = None
+    if tail is None and result.error is not None:
+        retry_in = retry.next_wait(result.status, attempt, failing_for, jitter)
+    return Outcome(id, claim, caller_id, settled(result, codec), retry_in=retry_in, tail=tail)
+
+
+def interrupted(attempt: int, retry: Retry) -> Exception | None:
+    """The error of a call whose last permitted attempt ended with the death of its worker."""
+    if retry.max_attempts is None or attempt <= retry.max_attempts:
+        return None
+    return TimeoutError(
+        f"interrupted: the worker was lost during attempt {attempt - 1} of {retry.max_attempts}"
+    )
+
+
+def failure(error: BaseException, codec: Codec) -> CoroutineResult:
+    """An error as a result."""
+    status = status_for_error(error)
+    return CoroutineResult(
+        0,
+        error=codec.encode_error(error),
+        status=Status.PERMANENT_ERROR if status is Status.OK else status,
+    )

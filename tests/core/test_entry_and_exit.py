@@ -1,0 +1,247 @@
+"""How an execution begins and how it ends (CASES, part 1, A)."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from typing import Any
+
+import pytest
+
+from core.scheduling import Begin, durable
+from rowtine import Arguments, Status, call, register_error_type, register_output_type
+from rowtine.core.round import Exit, Input, OneShotScheduler
+from rowtine.errors import RegistrationError, RemoteError
+
+
+@durable
+async def adds(a: int, b: int = 1) -> int:
+    return a + b
+
+
+@durable
+async def fails(error: Exception) -> None:
+    raise error
+
+
+def test_the_value_that_main_returns_is_the_exit(begin: Begin) -> None:  # CASES A1
+    @durable
+    async def main() -> int:
+        return 1
+
+    execution = begin(main)
+
+    assert execution.value == 1
+    assert execution.status is Status.OK
+    assert execution.exit.changes.calls == []
+
+
+def test_the_error_that_main_raises_is_the_exit(begin: Begin) -> None:  # CASES A3
+    execution = begin(fails, ValueError("oops"))
+
+    assert isinstance(execution.error, ValueError)
+    assert str(execution.error) == "oops"
+    assert execution.status is Status.INVALID_ARGUMENT
+
+
+def test_arguments_may_be_positional_and_by_name(begin: Begin) -> None:  # CASES A4
+    execution = begin(adds, 2, b=10)
+
+    assert execution.value == 12
+
+
+def test_arguments_that_do_not_fit_are_an_invalid_argument(begin: Begin) -> None:  # CASES A5
+    execution = begin(adds)
+
+    assert isinstance(execution.error, TypeError)
+    assert execution.status is Status.INVALID_ARGUMENT
+    assert not execution.status.retryable
+
+
+@pytest.mark.parametrize("payload", [42, "42"], ids=["value", "text"])
+def test_input_that_is_no_argument_list_is_the_one_argument(  # CASES A6
+    begin: Begin, payload: Any
+) -> None:
+    if begin.mode.json != isinstance(payload, str):
+        pytest.skip("the payload of another codec")
+    scheduler = OneShotScheduler(adds, codec=begin.mode.codec())
+
+    output = asyncio.run(scheduler.run(Input(arguments=payload)))
+
+    assert isinstance(output, Exit)
+    assert scheduler.codec.decode(output.value) == 43
+
+
+def _plain() -> None: ...
+
+
+@pytest.mark.parametrize("entry_point", [_plain, None, 7], ids=["function", "None", "number"])
+def test_an_entry_point_must_be_marked(begin: Begin, entry_point: Any) -> None:  # CASES A7
+    execution = begin(entry_point)
+
+    assert execution.status is Status.INVALID_ARGUMENT
+    assert "the entry point is not an async @app.function" in str(execution.error)
+
+
+def test_generators_are_refused_by_the_decorator() -> None:  # CASES A7, N137
+    def generator() -> Any:
+        yield
+
+    async def async_generator() -> Any:
+        yield
+
+    for refused in (generator, async_generator):
+        with pytest.raises(RegistrationError, match=refused.__qualname__):
+            durable(refused)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (TimeoutError(), Status.TIMEOUT),
+        (TypeError(), Status.INVALID_ARGUMENT),
+        (ValueError(), Status.INVALID_ARGUMENT),
+        (ConnectionError(), Status.TCP_ERROR),
+        (PermissionError(), Status.PERMISSION_DENIED),
+        (FileNotFoundError(), Status.NOT_FOUND),
+        (EOFError(), Status.TEMPORARY_ERROR),
+        (InterruptedError(), Status.TEMPORARY_ERROR),
+        (OSError(), Status.TEMPORARY_ERROR),
+        (KeyError(), Status.PERMANENT_ERROR),
+        (RuntimeError(), Status.PERMANENT_ERROR),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
+)
+def test_the_error_decides_the_status(  # CASES A8, and A9 in test_status
+    begin: Begin, error: Exception, status: Status
+) -> None:
+    execution = begin(fails, error)
+
+    assert execution.status is status
+    assert type(execution.error) is type(error)
+
+
+class Throttled(Exception):
+    pass
+
+
+class Missing(Throttled):
+    pass
+
+
+class Slow(Throttled):
+    pass
+
+
+def test_the_nearest_registered_class_decides_the_status(begin: Begin) -> None:  # CASES A11
+    register_error_type(Throttled, Status.THROTTLED)
+    register_error_type(Missing, lambda error: Status.NOT_FOUND)
+
+    slow, missing = begin(fails, Slow()), begin(fails, Missing())
+
+    assert slow.status is Status.THROTTLED
+    assert missing.status is Status.NOT_FOUND
+
+
+class Refusal(dict[str, Any]):
+    pass
+
+
+def test_a_registered_output_type_decides_the_status(begin: Begin) -> None:
+    if begin.mode.json:
+        pytest.skip("a subclass of dict is no payload")
+    register_output_type(Refusal, lambda output: output["status"])
+
+    @durable
+    async def main() -> Refusal:
+        return Refusal(status=Status.UNAUTHENTICATED)
+
+    execution = begin(main)
+
+    assert execution.value == {"status": Status.UNAUTHENTICATED}
+    assert execution.status is Status.UNAUTHENTICATED
+
+
+def test_a_value_that_cannot_be_stored_fails_the_execution(begin_json: Begin) -> None:
+    # CASES A13
+    class Lock:
+        instance = threading.Lock()
+
+    @durable
+    async def main() -> Any:
+        return Lock.instance
+
+    execution = begin_json(main)
+
+    assert isinstance(execution.error, TypeError)
+    assert "the returned value" in str(execution.error)
+    assert "lock" in str(execution.error)
+    assert not execution.status.retryable
+
+
+def _helper() -> None:
+    raise KeyError("deep")
+
+
+def test_the_traceback_names_the_line_that_failed(begin_json: Begin) -> None:  # CASES A14
+    @durable
+    async def main() -> None:
+        _helper()
+
+    execution = begin_json(main)
+
+    stored = execution.exit.error
+    assert isinstance(stored, RemoteError)
+    assert stored.traceback is not None
+    assert "in _helper" in stored.traceback
+    assert 'raise KeyError("deep")' in stored.traceback
+    assert stored.traceback.rstrip() in str(execution.error.__cause__)
+
+
+@pytest.mark.parametrize("signal", [SystemExit, asyncio.CancelledError])
+def test_a_signal_raised_by_a_body_is_its_error(begin: Begin, signal: type[BaseException]) -> None:
+    class Raised:
+        cls = signal
+
+    @durable
+    async def main() -> None:
+        raise Raised.cls
+
+    execution = begin(main)
+
+    assert isinstance(execution.error, RemoteError)
+    assert signal.__name__ in execution.error.type
+
+
+def test_a_body_that_cancels_its_own_task_fails(begin: Begin) -> None:
+    @durable
+    async def main() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await call("never")
+
+    execution = begin(main)
+
+    assert execution.status is Status.CANCELLED
+
+
+def test_a_round_runs_on_a_loop_whose_tasks_start_at_once(begin: Begin) -> None:
+    if sys.version_info < (3, 12):
+        pytest.skip("eager tasks came with Python 3.12")
+
+    @durable
+    async def main() -> int:
+        await asyncio.sleep(0)
+        return await call("foo")
+
+    async def eager() -> Any:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
+        scheduler = OneShotScheduler(main, codec=begin.mode.codec())
+        arguments = scheduler.codec.encode_arguments(Arguments())
+        return await scheduler.run(Input(arguments=arguments))
+
+    output = asyncio.run(eager())
+
+    assert [request.function for request in output.calls] == ["foo"]
