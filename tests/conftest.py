@@ -84,7 +84,8 @@ def postgres_server(request: pytest.FixtureRequest) -> PostgresServer:
     """The PostgreSQL server of this run."""
     config = request.config
     if handed_over := getattr(config, "workerinput", {}).get("postgres"):
-        return PostgresServer(*handed_over)
+        url, origin = handed_over
+        return PostgresServer(url, origin)
     if _SERVER not in config.stash:
         config.stash[_SERVER] = _start()
     return config.stash[_SERVER]

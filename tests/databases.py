@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -213,14 +213,16 @@ def start_kept_server(name: str) -> PostgresServer:
         reason = complaints.read().strip().rpartition("\n")[2]
         stop()
         raise NoPostgres(reason or "its keeper ended without a word")
-    return PostgresServer(*json.loads(line), stop)
+    url, origin = json.loads(line)
+    return PostgresServer(url, origin, stop)
 
 
 def keep(name: str) -> None:
     """Start a server, print what a PostgresServer needs, stop it when standard input ends."""
+    answer = sys.stdout
     try:
-        with KEPT_SERVERS[name]() as (url, origin):
-            print(json.dumps([_sqlalchemy(url), origin]), flush=True)
+        with redirect_stdout(sys.stderr), KEPT_SERVERS[name]() as (url, origin):
+            print(json.dumps([_sqlalchemy(url), origin]), file=answer, flush=True)
             sys.stdin.read()
     except Exception as error:
         text = " ".join(str(error).split())

@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from functools import cached_property
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 
 from rowtine import clock
 from rowtine.codec import JsonCodec
 from rowtine.config import Settings, default_database_url
 from rowtine.core.directives import Body, Call, running
+from rowtine.core.discard import Shared
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.retry import Retry
 from rowtine.core.status import Status
@@ -21,6 +22,7 @@ from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Database, calls, schema
 from rowtine.store.calls import NewCall
+from rowtine.store.outcomes import Settled
 from rowtine.worker import Worker
 
 __all__ = ["App", "Handle"]
@@ -29,7 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.25
-"""Seconds between two looks at a call that somebody waits for: they double from one to the other."""
+"""Seconds between two looks at a call that somebody waits for, which double in between."""
 
 
 class Options(TypedDict, total=False):
@@ -49,7 +51,7 @@ class Options(TypedDict, total=False):
     max_depth: int
 
 
-class App:
+class App(Shared):
     """Durable functions over one database.
 
     `database_url` defaults to ``ROWTINE_DATABASE_URL``, else ``sqlite:///rowtine.db``. `version`
@@ -89,6 +91,8 @@ class App:
     @overload
     def function(
         self,
+        func: None = None,
+        /,
         *,
         name: str | None = None,
         retry: Retry | None = None,
@@ -102,7 +106,7 @@ class App:
         name: str | None = None,
         retry: Retry | None = None,
         timeout: float | None = None,
-    ) -> Any:
+    ) -> object:
         """Register a function, sync or async, under its qualified name or `name`.
 
         Its outcome is recorded once; its body may run more than once. `retry` says when a failed
@@ -202,6 +206,11 @@ class App:
         """The async body registered under a name."""
         return self.registry.body(name)
 
+    def wait_for_news(self, seconds: float) -> None:
+        """Wait until a worker of this process has finished something, at most so long."""
+        with self._finished:
+            self._finished.wait(seconds)
+
     def _notify(self) -> None:
         with self._finished:
             self._finished.notify_all()
@@ -255,8 +264,7 @@ class Handle(Generic[R]):
             left = None if deadline is None else deadline - clock.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"no result of {self.id} within {timeout} s")
-            with self._app._finished:
-                self._app._finished.wait(pause if left is None else min(pause, left))
+            self._app.wait_for_news(pause if left is None else min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
         return self._unwrap(settled)
 
@@ -265,14 +273,16 @@ class Handle(Generic[R]):
 
     async def _wait_async(self) -> R:
         if running.get() is not None:
-            raise UsageError("a handle cannot be awaited inside an execution: await the call itself")
+            raise UsageError(
+                "a handle cannot be awaited inside an execution: await the call itself"
+            )
         pause = _FIRST_LOOK
         while (settled := await asyncio.to_thread(self._look)) is None:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
         return self._unwrap(settled)
 
-    def _look(self) -> calls.Settled | None:
+    def _look(self) -> Settled | None:
         schema.check_once(self._app.database)
         with self._app.database.reading() as connection:
             standing = calls.standing(connection, self.id)
@@ -280,11 +290,11 @@ class Handle(Generic[R]):
             raise NotFound(f"there is no call {self.id}")
         return standing.settled if standing.phase is Phase.DONE else None
 
-    def _unwrap(self, settled: calls.Settled) -> R:
+    def _unwrap(self, settled: Settled) -> R:
         if settled.status is Status.CANCELLED and settled.error_type is None:
             raise asyncio.CancelledError
         if settled.error_type is None:
-            return self._app.codec.decode(settled.output)
+            return cast(R, self._app.codec.decode(settled.output))
         stored = RemoteError(
             settled.error_type,
             settled.error_message or "",

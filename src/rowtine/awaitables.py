@@ -28,9 +28,9 @@ SLEEP = "sleep"
 
 
 @overload
-def gather(a: D[T1], /, *, cancel_losers: bool = ...) -> D[tuple[T1]]: ...
-@overload
-def gather(a: D[T1], b: D[T2], /, *, cancel_losers: bool = ...) -> D[tuple[T1, T2]]: ...
+def gather(  # pyright: ignore[reportOverlappingOverload] - a list, unless their number is known
+    a: D[T1], b: D[T2], /, *, cancel_losers: bool = ...
+) -> D[tuple[T1, T2]]: ...
 @overload
 def gather(
     a: D[T1], b: D[T2], c: D[T3], /, *, cancel_losers: bool = ...
@@ -89,7 +89,9 @@ def call(function: str | Call[Any] | Function[..., Any], *args: Any, **kwargs: A
     return Call(function, Arguments(args, kwargs))
 
 
-def sleep(seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0) -> Call[None]:
+def sleep(
+    seconds: float = 0, *, minutes: float = 0, hours: float = 0, days: float = 0
+) -> Call[None]:
     """Wait for the given time, by the database's clock; survives every process.
 
     Zero and less: on to the next round. ValueError for NaN and for more than 100 years.

@@ -13,6 +13,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from rowtine.codec import class_name
 from rowtine.core.directives import Body, Call, Inline
+from rowtine.core.discard import Shared
 from rowtine.core.payload import Arguments, Codec
 from rowtine.core.retry import Retry
 from rowtine.errors import RegistrationError, UsageError
@@ -44,7 +45,7 @@ class Home(Protocol):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class FunctionCall(Call[R_co]):
-    """A call of a registered function. Awaited outside an execution, it is started and waited for."""
+    """A call of a registered function. Awaited outside an execution, it starts and waits."""
 
     home: Home | None = field(default=None, compare=False)
 
@@ -54,7 +55,7 @@ class FunctionCall(Call[R_co]):
         return self.home.arun(self)
 
 
-class _Registered:
+class _Registered(Shared):
     """What functions and coroutines have in common: a name, a signature, a body."""
 
     def __init__(self, func: Callable[..., Any], name: str | None) -> None:

@@ -18,8 +18,9 @@ class Probe(Protocol):
     def __call__(self, moment: str, call_id: str | None = None) -> None: ...
 
 
-def _silent(moment: str, call_id: str | None = None) -> None:
-    return None
+class _Silent:
+    def __call__(self, moment: str, call_id: str | None = None) -> None:
+        """Nothing is watched."""
 
 
-SILENT: Probe = _silent
+SILENT: Probe = _Silent()

@@ -1,5 +1,7 @@
 """Dropping a suspended frame runs none of its code, and nothing of anybody else's is harmed."""
 
+# ruff: noqa: B008, F841 -- locals that nobody reads are what this file is about
+
 from __future__ import annotations
 
 import asyncio
@@ -412,7 +414,7 @@ async def a_cycle_over_every_kind(ran):
 
 
 async def a_cycle_beside_the_program(ran):
-    everything, held = sys.modules, [module, sys, Box, asyncio.get_event_loop_policy]
+    everything, held = sys.modules, [module, sys, Box, asyncio.sleep]
     held += [held, started(ran)]
     await suspend()
 
@@ -477,8 +479,8 @@ def suspended(body, *args):
 
 
 def living():
-    """Everything alive now that could still run a `finally`."""
-    return {id(each): each for each in gc.get_objects() if issubclass(type(each), module._FINALIZABLE)}
+    """All that could still run a `finally`, by id."""
+    return {id(each) for each in gc.get_objects() if issubclass(type(each), module._FINALIZABLE)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -504,7 +506,6 @@ def _no_warning_and_no_noise(monkeypatch):
 
 def test_this_interpreter_can_drop_frames():
     assert module.works()
-    assert module.parked_count() == 0
 
 
 @pytest.mark.parametrize("body", HOLDERS)
@@ -520,7 +521,7 @@ def test_no_code_runs_when_a_discarded_frame_is_dropped(body):
     assert ran == []
     gc.collect()
     assert ran == []
-    assert living().keys() <= before.keys()
+    assert living() <= before
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -683,7 +684,7 @@ def test_a_generator_held_elsewhere_still_works():
     [
         lambda item: [item],
         lambda item: {"key": (item,)},
-        lambda item: Box(item),
+        Box,
         lambda item: lambda: item,
         lambda item: functools.partial(print, item),
         lambda item: Box(item).method,
@@ -900,7 +901,7 @@ def wire(chance, ran):
         )
         nodes.append(make(held, i))
     for held in edges:
-        held += chance.choices(nodes, k=chance.choice([0, 1, 1, 2, 3]))
+        held.extend(chance.choices(nodes, k=chance.choice([0, 1, 1, 2, 3])))
     return nodes
 
 
@@ -996,6 +997,31 @@ def test_an_async_generator_in_a_cycle_is_not_closed_by_the_event_loop():
         assert ran == []
 
     asyncio.run(main())
+    assert ran == []
+
+
+def test_an_async_generator_in_a_cycle_is_not_closed_at_the_end_of_the_loop(monkeypatch):
+    ran = []
+
+    async def body():
+        held = [asyncgen(ran)]
+        held.append(held)
+        await anext(held[0])
+        await suspend()
+
+    async def main():
+        coroutine = suspended(body)
+
+        discard(coroutine)
+
+    gc.disable()  # so it is still there when the loop ends
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+
+    assert ran == []
+    gc.collect()
     assert ran == []
 
 

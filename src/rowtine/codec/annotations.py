@@ -11,6 +11,8 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
+from rowtine.codec.shapes import is_pydantic
+
 
 def classes_in(owner: Any) -> Iterator[type[Any]]:
     """Every class in the annotations of a function or class, and in those of the fields found.
@@ -54,12 +56,12 @@ def _parts(annotation: Any) -> Iterable[Any]:
 
 def _has_fields(cls: type[Any]) -> bool:
     """Whether values of the class hold values of its annotations."""
-    marks = ("__dataclass_fields__", "model_fields", "_fields", "__total__")
-    return any(hasattr(cls, mark) for mark in marks)
+    marks = ("__dataclass_fields__", "_fields", "__total__")
+    return is_pydantic(cls) or any(hasattr(cls, mark) for mark in marks)
 
 
 def _annotations(owner: Any) -> list[Any]:
-    if isinstance(owner, type) and hasattr(owner, "model_fields"):
+    if isinstance(owner, type) and is_pydantic(owner):
         return [field.annotation for field in cast(Any, owner).model_fields.values()]
     try:
         return list(typing.get_type_hints(owner).values())

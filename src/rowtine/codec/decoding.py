@@ -36,7 +36,8 @@ class Decoder:
         return self._object(tree, depth) if kind is dict else tree
 
     def _list(self, tree: Any, depth: int) -> Any:
-        return self._each(tree, enumerate(tree), depth)
+        numbered: Any = enumerate(tree)
+        return self._each(tree, numbered, depth)
 
     def _object(self, tree: Any, depth: int) -> Any:
         first = next(iter(tree), "")
@@ -142,5 +143,8 @@ _FROM_JSON: dict[str, Callable[[Decoder, str, dict[str, Any], int], Any]] = {
     "$enum": Decoder.member,
     "$error": Decoder.error,
     "$function": Decoder.function,
-    **{leaf.tag: _leaf(leaf) for leaf in (*leaves.SOMETIMES, *leaves.ALWAYS)},
+    **{
+        leaf.tag: _leaf(leaf)
+        for leaf in (*leaves.SOMETIMES, *leaves.ALWAYS, *leaves.BINARY.values())
+    },
 }

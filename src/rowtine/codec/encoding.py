@@ -9,29 +9,50 @@ Depth is counted in values, not in brackets, so both directions draw the same li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime, time
 from types import NoneType
 from typing import Any
 
 from rowtine.codec import leaves
 from rowtine.codec.classes import HINT, Registry
-from rowtine.codec.errors import describe, message_of, stored_form, traceback_of
+from rowtine.codec.errors import (
+    PARTS,
+    attempt,
+    message_of,
+    remote_traceback,
+    state_of,
+    stored_form,
+    traceback_of,
+)
 from rowtine.codec.names import class_name, type_name
 from rowtine.codec.shapes import Shape, kind_of
-from rowtine.codec.text import Refused, TooDeep, dumps, is_plain_key, storable
-from rowtine.errors import RemoteError, RemoteTraceback
+from rowtine.codec.text import Refused, TooDeep, TooLarge, dumps, is_plain_key, storable
+from rowtine.errors import RemoteError
 
 _NATURAL_ORDER = frozenset({int, str})
+_ERROR_COST = 100  # in items, of an exception inside a value: its texts take time and room
 
 
 class Encoder:
-    """The walk down a value. `lenient` is about the insides of errors only."""
+    """One walk down a value.
 
-    def __init__(self, registry: Registry, max_depth: int, *, lenient: bool = False) -> None:
+    `budget` is how many items the containers met may hold in all: values that share parts are
+    written out once for each way to them, which can be far more than they occupy in memory.
+    `lenient` is about the insides of errors only: what cannot be stored of one is left out.
+    """
+
+    __slots__ = ("_budget", "_errors", "_lenient", "_max_depth", "_registry")
+
+    def __init__(
+        self, registry: Registry, max_depth: int, budget: int, *, lenient: bool = False
+    ) -> None:
         self._registry = registry
         self._max_depth = max_depth
+        self._budget = budget
         self._lenient = lenient
+        self._errors: list[BaseException] = []
 
     def tree(self, value: object, depth: int = 0) -> Any:
         """The value as plain JSON values, or Refused with the reason and the path."""
@@ -45,9 +66,10 @@ class Encoder:
         return container(self, value, depth) if container else self._of_class(value, depth)
 
     def items(
-        self, values: Iterable[Any], depth: int, segment: Callable[[int], str] = "[{}]".format
+        self, values: Collection[Any], depth: int, segment: Callable[[int], str] = "[{}]".format
     ) -> list[Any]:
         """What a container holds; `segment` is how the path names its nth item."""
+        self._spend(len(values))
         tree: list[Any] = []
         try:
             for value in values:  # no comprehension: after an error, the length says where
@@ -57,25 +79,30 @@ class Encoder:
             raise
         return tree
 
-    def mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
-        """A JSON object, if every key can be one's."""
-        tree = self.values(value, depth)
-        if all(map(is_plain_key, value)):
-            return tree
-        keys = self.items(value, depth, "<key {}>".format)
-        return {"$dict": [[key, item] for key, item in zip(keys, tree.values(), strict=True)]}
-
-    def values(self, value: Mapping[Any, Any], depth: int, segment: str = "[{}]") -> dict[Any, Any]:
-        """The same mapping with encoded values."""
+    def values(
+        self, value: Mapping[Any, Any], depth: int, segment: Callable[[Any], str]
+    ) -> dict[Any, Any]:
+        """The same mapping with its values encoded."""
+        self._spend(len(value))
         tree: dict[Any, Any] = {}
         key: Any = None
         try:
             for key, item in value.items():
                 tree[key] = self.tree(item, depth + 1)
         except Refused as refused:
-            refused.below(segment.format(_key_name(key)))
+            refused.below(segment(key))
             raise
         return tree
+
+    def mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
+        """A JSON object, if every key can be one's."""
+        return self._object(self.values(value, depth, _subscript), depth)
+
+    def _object(self, tree: dict[Any, Any], depth: int) -> Any:
+        if all(map(is_plain_key, tree)):
+            return tree
+        keys = self.items(tree, depth, "<key {}>".format)
+        return {"$dict": [[key, item] for key, item in zip(keys, tree.values(), strict=True)]}
 
     def unordered(self, value: set[Any] | frozenset[Any], depth: int) -> Any:
         """In an order that is the same in every process: Python's own for numbers and text."""
@@ -84,16 +111,48 @@ class Encoder:
         items = self.items(sorted(value) if natural else value, depth, lambda _at: "{...}")
         return {f"${type(value).__name__}": items if natural else sorted(items, key=dumps)}
 
+    def binary(self, value: bytes | bytearray, _depth: int) -> Any:
+        """Refused before it is copied several times, if it is too large anyway."""
+        self._spend(len(value) // 2)
+        return leaves.BINARY[type(value)].tagged(value)
+
     def described(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
-        """What a rebuild of the error needs. Raises Refused, unless lenient."""
+        """What a rebuild of the error needs: args, attributes, notes."""
+        if any(error is outer for outer in self._errors):
+            raise Refused("an exception that holds itself")
+        self._errors.append(error)
         try:
-            return describe(error, lambda value: self.tree(value, depth + 1), lenient=self._lenient)
-        except Refused:
-            raise
-        except Exception as failure:  # it cannot even be taken apart
+            return self._parts(self._state(error), depth)
+        finally:
+            self._errors.pop()
+
+    def _state(self, error: BaseException) -> dict[str, Any]:
+        try:
+            return state_of(error)
+        except Exception as failure:
             if self._lenient:
                 return {}
             raise Refused(f"cannot store this {type_name(error)}: {failure}") from failure
+
+    def _parts(self, state: dict[str, Any], depth: int) -> dict[str, Any]:
+        if not self._lenient:
+            return self.values(state, depth, PARTS.__getitem__)
+        attributes = self._kept(state.pop("attrs", {}), depth + 1)
+        attrs = {"attrs": self._object(attributes, depth + 1)} if attributes else {}
+        return self._kept(state, depth) | attrs
+
+    def _kept(self, value: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        """What of a mapping can be stored."""
+        kept: dict[str, Any] = {}
+        for key, item in value.items():
+            with contextlib.suppress(Exception):
+                kept[key] = self.tree(item, depth + 1)
+        return kept
+
+    def _spend(self, items: int) -> None:
+        self._budget -= items
+        if self._budget < 0:
+            raise TooLarge("its containers hold too many items")
 
     def _of_class(self, value: object, depth: int) -> Any:
         shape = self._registry.of(type(value))
@@ -115,7 +174,7 @@ class Encoder:
             raise Refused(str(error)) from error
         if shape.tag == "$enum":
             return {"$enum": [shape.name, fields["name"]]}
-        return {shape.tag: shape.name, **self.values(fields, depth, ".{}")}
+        return {shape.tag: shape.name, **self.values(fields, depth, ".{}".format)}
 
     def _error(self, error: BaseException, depth: int) -> dict[str, Any]:
         """An exception as a value: what it is, not where it was raised.
@@ -127,11 +186,10 @@ class Encoder:
         if not self._lenient and self._registry.exception(name) is not type(error):
             raise Refused(
                 f"cannot store an exception of type {name}; it must be an Exception that its "
-                f"module has under this name, or be registered: app.register(...)"
+                "module has under this name, or be registered: app.register(...)"
             )
-        cause = error.__cause__
-        text = cause.text if isinstance(cause, RemoteTraceback) else None
-        text = traceback_of(error) if self._lenient else text
+        self._spend(_ERROR_COST)
+        text = attempt(lambda: traceback_of(error) if self._lenient else remote_traceback(error))
         body = {"message": message_of(error), **self.described(error, depth)}
         return {"$error": name} | body | ({"traceback": text} if text else {})
 
@@ -152,6 +210,8 @@ _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Any]] = {
     tuple: lambda encoder, value, depth: {"$tuple": encoder.items(value, depth)},
     set: Encoder.unordered,
     frozenset: Encoder.unordered,
+    bytes: Encoder.binary,
+    bytearray: Encoder.binary,
 }
 
 
@@ -168,8 +228,8 @@ def _type(value: object) -> type[Any]:
     return type(value)
 
 
-def _key_name(key: Any) -> str:
-    return f"{key!r:.60}" if type(key) in _LEAVES else f"<{type_name(key)}>"
+def _subscript(key: object) -> str:
+    return f"[{key!r:.60}]" if type(key) in _LEAVES else f"[<{type_name(key)}>]"
 
 
 def _hint(value: object) -> str:

@@ -9,21 +9,22 @@ runs; what cannot be rebuilt stays a RemoteError, which says the same.
 from __future__ import annotations
 
 import contextlib
+import os
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import dropwhile
 from pathlib import Path
 from traceback import FrameSummary, TracebackException
 from typing import Any, cast
 
 from rowtine.codec.names import class_name, native_base
-from rowtine.codec.text import Refused, dumps, loads, shortened, storable
+from rowtine.codec.text import dumps, loads, shortened, storable
 from rowtine.errors import AnyException, RemoteError, RemoteTraceback
 
 MESSAGE_LIMIT = 8_000
 TRACEBACK_LIMIT = 64 * 1024
 
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
 # The descriptors themselves, which a user's class cannot override.
 _ARGS: Any = vars(BaseException)["args"]
 _CAUSE: Any = vars(BaseException)["__cause__"]
@@ -35,7 +36,16 @@ _NOT_STATE = {
     (BaseExceptionGroup, "exceptions"),
     (AttributeError, "obj"),
 }
-_SEGMENTS = {"args": ".args", "attrs": ".__dict__", "notes": ".__notes__"}
+# The parts of a description, and how the path to a value names them.
+PARTS = {"args": ".args", "attrs": ".__dict__", "notes": ".__notes__"}
+
+
+def attempt(part: Callable[[], str | None]) -> str | None:
+    """A part of an error, or None: looking at an error runs user code, which may fail."""
+    try:
+        return part()
+    except Exception:
+        return None
 
 
 # What it says
@@ -55,15 +65,20 @@ def traceback_of(error: BaseException) -> str | None:
 
     An error that was rebuilt here and not raised since keeps the text that it came with.
     """
-    cause = error.__cause__
-    if error.__traceback__ is None and isinstance(cause, RemoteTraceback):
-        return cause.text
-    if error.__traceback__ is None and cause is None and error.__context__ is None:
+    if error.__traceback__ is None and (text := remote_traceback(error)):
+        return text
+    if not (error.__traceback__ or error.__cause__ or error.__context__):
         return None
     summary = TracebackException(type(error), error, error.__traceback__, compact=True)
     _drop_own_frames(summary)
     text = "".join(summary.format())
     return shortened(storable(text), TRACEBACK_LIMIT, tail=TRACEBACK_LIMIT // 2)
+
+
+def remote_traceback(error: BaseException) -> str | None:
+    """The text with which an error was rebuilt."""
+    cause = error.__cause__
+    return cause.text if isinstance(cause, RemoteTraceback) else None
 
 
 def _drop_own_frames(summary: TracebackException) -> None:
@@ -81,46 +96,18 @@ def _is_own(frame: FrameSummary) -> bool:
 # What it is
 
 
-def describe(
-    error: BaseException, encode: Callable[[Any], Any], *, lenient: bool
-) -> dict[str, Any]:
-    """Its args, attributes and notes as JSON values.
-
-    Lenient: what cannot be encoded is left out. Otherwise Refused says where it lies.
-    """
-    described: dict[str, Any] = {}
-    state = _state(error)
-    if lenient and "attrs" in state:
-        kept = {name: value for name, value in state["attrs"].items() if _fits(value, encode)}
-        state["attrs"] = kept
-    for part, value in state.items():
-        try:
-            described[part] = encode(value)
-        except Refused as refused:
-            refused.below(_SEGMENTS[part])
-            if not lenient:
-                raise
-    return described
-
-
-def _fits(value: Any, encode: Callable[[Any], Any]) -> bool:
-    try:
-        encode(value)
-    except Exception:  # properties and such are user code
-        return False
-    return True
-
-
-def _state(error: BaseException) -> dict[str, Any]:
+def state_of(error: BaseException) -> dict[str, Any]:
+    """Its args (always), attributes and notes (if any). May raise: it looks at user objects."""
     attributes = dict(_DICT.__get__(error))
     notes = attributes.pop("__notes__", None)
-    if type(error) is AnyException:
-        attributes.pop("exceptions")  # they are its args
     args = _args(error)
-    state = {"args": list(args), "attrs": attributes | dict(_native_attributes(error, args))}
-    if notes is not None:
-        state["notes"] = notes
-    return {part: value for part, value in state.items() if value or part == "args"}
+    attributes |= _native_attributes(error, args)
+    if type(error) is AnyException:
+        del attributes["exceptions"]  # they are its args
+    state: dict[str, Any] = {"args": list(args)}
+    if attributes:
+        state["attrs"] = attributes
+    return state if notes is None else state | {"notes": notes}
 
 
 def _args(error: BaseException) -> tuple[Any, ...]:
@@ -131,19 +118,17 @@ def _args(error: BaseException) -> tuple[Any, ...]:
     return cast("tuple[Any, ...]", _ARGS.__get__(error))
 
 
-def _native_attributes(error: BaseException, args: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+def _native_attributes(error: BaseException, args: tuple[Any, ...]) -> dict[str, Any]:
     """What stands in slots (OSError.filename, ImportError.name) and does not follow from args."""
-    bare = _make(type(error), args)
-    for name, member in _members(type(error)).items():
-        value = _get(member, error)
-        if value is not _get(member, bare):
-            yield name, value
+    bare, members = _make(type(error), args), _members(type(error))
+    held = {name: _get(member, error) for name, member in members.items()}
+    return {name: value for name, value in held.items() if value is not _get(members[name], bare)}
 
 
 def _get(member: types.MemberDescriptorType, error: BaseException) -> Any:
     try:
         return member.__get__(error)
-    except AttributeError:  # an empty slot
+    except AttributeError:  # a slot that was never filled
         return None
 
 
@@ -192,7 +177,7 @@ def details_of(remote: RemoteError) -> dict[str, Any]:
     parts: Any = None
     with contextlib.suppress(Exception):
         parts = loads(remote.details) if remote.details else None
-    return {key: parts[key] for key in _SEGMENTS if key in parts} if type(parts) is dict else {}
+    return {key: parts[key] for key in PARTS if key in parts} if type(parts) is dict else {}
 
 
 def fitting(parts: dict[str, Any], limit: int) -> str | None:

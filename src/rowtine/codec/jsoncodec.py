@@ -8,12 +8,23 @@ from typing import Any, cast
 from rowtine.codec.classes import Registry
 from rowtine.codec.decoding import Decoder
 from rowtine.codec.encoding import Encoder
-from rowtine.codec.errors import fitting, message_of, traceback_of, with_traceback
+from rowtine.codec.errors import attempt, fitting, message_of, traceback_of, with_traceback
 from rowtine.codec.leaves import text_tree
 from rowtine.codec.names import class_name
-from rowtine.codec.text import Refused, TooDeep, dumps, is_plain_key, loads, megabytes, storable
+from rowtine.codec.text import (
+    Refused,
+    TooDeep,
+    TooLarge,
+    dumps,
+    is_plain_key,
+    loads,
+    megabytes,
+    storable,
+)
 from rowtine.core.payload import Arguments
 from rowtine.errors import AnyException, DecodeError, PayloadError, RemoteError
+
+_ERROR_ITEMS = 50_000
 
 
 class JsonCodec:
@@ -29,8 +40,7 @@ class JsonCodec:
         self.max_bytes = max_bytes
         self.lookup_function: Callable[[str], Any] | None = None
         self._registry = Registry()
-        self._encoder = Encoder(self._registry, max_depth)
-        self._lenient = Encoder(self._registry, max_depth, lenient=True)
+        self._max_depth = max_depth
         self._decoder = Decoder(self._registry, max_depth, self._find_function)
 
     def register(self, cls: type[Any]) -> None:
@@ -54,9 +64,9 @@ class JsonCodec:
         large or nested too deeply.
         """
         try:
-            text = dumps(self._encoder.tree(value))
+            text = dumps(self._encoder().tree(value))
         except (Refused, RecursionError) as error:
-            raise _refusal(error, what) from error.__cause__
+            raise self._refusal(error, what) from error.__cause__
         return self._within_limit(text, f"{what} is")
 
     def decode(self, payload: str | None) -> Any:
@@ -100,13 +110,13 @@ class JsonCodec:
         What cannot be stored of its args and attributes is left out, what is too long is shortened.
         """
         if isinstance(error, RemoteError):
-            text = error.traceback or _attempt(lambda: traceback_of(error))
+            text = error.traceback or attempt(lambda: traceback_of(error))
             return with_traceback(error, text)
-        details = _attempt(lambda: fitting(self._lenient.described(error), self.max_bytes))
+        details = attempt(lambda: fitting(self._lenient().described(error), self.max_bytes))
         return RemoteError(
-            _attempt(lambda: storable(class_name(type(error)))) or type(error).__name__,
+            attempt(lambda: storable(class_name(type(error)))) or type(error).__name__,
             message_of(error),
-            _attempt(lambda: traceback_of(error)),
+            attempt(lambda: traceback_of(error)),
             details,
         )
 
@@ -120,22 +130,42 @@ class JsonCodec:
         return self._decoder.revived(error) if isinstance(error, RemoteError) else error
 
     def _argument_trees(self, arguments: Arguments) -> list[Any]:
-        trees: list[Any] = []
+        encoder, trees = self._encoder(), list[Any]()
         try:
             for value in (*arguments.args, *arguments.kwargs.values()):
-                trees.append(self._encoder.tree(value))  # noqa: PERF401 - the length says where
+                trees.append(encoder.tree(value))
         except (Refused, RecursionError) as error:
             label, _ = arguments.labelled()[len(trees)]
-            raise _refusal(error, label) from error.__cause__
+            raise self._refusal(error, label) from error.__cause__
         return trees
+
+    def _encoder(self) -> Encoder:
+        # An item is two bytes of text at the least.
+        return Encoder(self._registry, self._max_depth, self.max_bytes // 2)
+
+    def _lenient(self) -> Encoder:
+        return Encoder(self._registry, self._max_depth, _ERROR_ITEMS, lenient=True)
+
+    def _refusal(self, error: Refused | RecursionError, what: str) -> Exception:
+        if isinstance(error, RecursionError):
+            return PayloadError(f"{what}: nested too deeply for what is left of the stack")
+        where = f"{what}, {error.path}" if error.path else what
+        match error:
+            case TooLarge():
+                return PayloadError(f"{what} is too large as JSON; {self._limit}")
+            case TooDeep():
+                return PayloadError(f"{where}: {error.reason}")
+            case _:
+                return TypeError(f"{where}: {error.reason}")
 
     def _within_limit(self, text: str, what: str) -> str:
         if len(text) > self.max_bytes:
-            size, limit = megabytes(len(text)), megabytes(self.max_bytes)
-            raise PayloadError(
-                f"{what} {size} as JSON; the limit is {limit} (App(max_payload_bytes=...))"
-            )
+            raise PayloadError(f"{what} {megabytes(len(text))} as JSON; {self._limit}")
         return text
+
+    @property
+    def _limit(self) -> str:
+        return f"the limit is {megabytes(self.max_bytes)} (App(max_payload_bytes=...))"
 
     def _value(self, tree: Any, depth: int = 0) -> Any:
         try:
@@ -147,14 +177,6 @@ class JsonCodec:
         if self.lookup_function is None:
             raise DecodeError(f"no function {name!r:.200} is known here")
         return self.lookup_function(name)
-
-
-def _refusal(error: Refused | RecursionError, what: str) -> Exception:
-    if isinstance(error, RecursionError):
-        return PayloadError(f"{what}: nested too deeply for what is left of the stack")
-    where = f"{what}, {error.path}" if error.path else what
-    kind = PayloadError if isinstance(error, TooDeep) else TypeError
-    return kind(f"{where}: {error.reason}")
 
 
 def _parsed(payload: str) -> Any:
@@ -181,11 +203,3 @@ def _named(kwargs: Mapping[str, Any], trees: list[Any]) -> dict[str, Any]:
 
 def _is(kind: type[Any], value: object) -> bool:
     return type(value) is kind
-
-
-def _attempt(part: Callable[[], str | None]) -> str | None:
-    """A part of an error, or None: looking at an error runs user code, which may fail."""
-    try:
-        return part()
-    except Exception:
-        return None

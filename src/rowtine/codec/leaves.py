@@ -61,9 +61,11 @@ TEXT = Leaf(
 # Tagged only where JSON, or PostgreSQL's reading of it, cannot say the value.
 SOMETIMES = (INT, FLOAT, TEXT)
 
+BYTES = Leaf(bytes, "$bytes", _base64, str, _bytes)
+BYTEARRAY = Leaf(bytearray, "$bytearray", _base64, str, lambda text: bytearray(_bytes(text)))
+BINARY = {leaf.kind: leaf for leaf in (BYTES, BYTEARRAY)}
+
 ALWAYS = (
-    Leaf(bytes, "$bytes", _base64, str, _bytes),
-    Leaf(bytearray, "$bytearray", _base64, str, lambda text: bytearray(_bytes(text))),
     Leaf(date, "$date", date.isoformat, str, date.fromisoformat),
     Leaf(
         timedelta,

@@ -182,7 +182,7 @@ class PydanticShape(_Record):
             "__pydantic_private__": private,
         }
         made = object.__new__(self.cls)
-        cast(Any, _pydantic_base()).__setstate__(made, state)
+        cast(Any, pydantic_base()).__setstate__(made, state)
         return made
 
     def _private(self, values: dict[str, Any]) -> dict[str, Any] | None:
@@ -234,19 +234,19 @@ def _is_named_tuple(cls: type[Any]) -> bool:
     return issubclass(cls, tuple) and isinstance(fields, tuple)
 
 
-def _is_pydantic(cls: type[Any]) -> bool:
-    base = _pydantic_base()
+def is_pydantic(cls: type[Any]) -> bool:
+    base = pydantic_base()
     return base is not None and issubclass(cls, base) and cls is not base
 
 
-def _pydantic_base() -> type[Any] | None:
+def pydantic_base() -> type[Any] | None:
     """Pydantic's BaseModel if somebody has imported it: rowtine itself never does."""
     return getattr(sys.modules.get("pydantic"), "BaseModel", None)
 
 
 _KINDS: tuple[tuple[Callable[[type[Any]], bool], Callable[[type[Any]], Shape]], ...] = (
     (lambda cls: issubclass(cls, enum.Enum) and bool(cls.__members__), EnumShape),
-    (_is_pydantic, PydanticShape),
+    (is_pydantic, PydanticShape),
     (_is_named_tuple, NamedTupleShape),
     (dataclasses.is_dataclass, DataclassShape),
 )

@@ -38,6 +38,10 @@ class TooDeep(Refused):
     """Refused for its depth: a PayloadError rather than a TypeError."""
 
 
+class TooLarge(Refused):
+    """Refused for its size before there is any text: a PayloadError too."""
+
+
 def dumps(tree: Any) -> str:
     """The JSON text of plain values, ASCII only."""
     text = msgspec.json.encode(tree).decode()

@@ -1,1 +1,1 @@
-"""The pure core: values in, values out. Nothing here knows a row, a session, a clock or a thread."""
+"""The pure core: values in, values out. Nothing here knows a row, a session or a clock."""

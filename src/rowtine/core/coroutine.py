@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import types
 from collections.abc import Coroutine as NativeCoroutine
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running
 from rowtine.core.discard import discard
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import JOIN_KINDS, Kind, Resolution
-from rowtine.errors import IncompatibleState
+from rowtine.errors import IncompatibleState, UsageError
 
 __all__ = [
     "Continuation",
@@ -152,7 +153,8 @@ def mismatch(recorded: Wait, came: Wait, codec: Codec) -> str | None:
         return f"the recorded input of {_describe(recorded)} cannot be read: {error}"
     if renewed == came.input:
         return None
-    return f"{_describe(recorded)} was recorded with input {_short(renewed)}, now it is {_short(came.input)}"
+    what = _describe(recorded)
+    return f"{what} was recorded with input {_short(renewed)}, now it is {_short(came.input)}"
 
 
 def _describe(wait: Wait) -> str:
@@ -247,6 +249,38 @@ class Raised:
 Step = Suspended | Returned | Raised
 
 
+class _Replay:
+    """What a body is fed: its journal if it is rebuilt, then what its last wait came to."""
+
+    def __init__(self, name: str, feed: Sequence[Entry], codec: Codec) -> None:
+        self.name = name
+        self.feed = feed
+        self.codec = codec
+        self.at = 0
+
+    @property
+    def over(self) -> bool:
+        return self.at == len(self.feed)
+
+    def next(self, wait: Wait | None = None) -> _Outcome:
+        """What the next wait came to. `wait` is what a rebuilt body asked for."""
+        entry = self.feed[self.at]
+        if wait is not None and (difference := mismatch(entry.wait, wait, self.codec)):
+            raise IncompatibleState(f"{self.name}, wait {self.at}: {difference}")
+        self.at += 1
+        return _outcome(entry, self.codec)
+
+    def ended(self, end: Returned | Raised) -> Returned | Raised:
+        """A body may end only after all that is recorded."""
+        if self.over:
+            return end
+        how = "returns" if isinstance(end, Returned) else f"raises {end.error!r}"
+        raise IncompatibleState(
+            f"{self.name}, wait {self.at}: recorded {_describe(self.feed[self.at].wait)}, "
+            f"the code now {how} before it"
+        )
+
+
 @types.coroutine
 def drive(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
@@ -256,65 +290,86 @@ def drive(
     A frame without a body is rebuilt first: the journal is fed to a new one, each wait compared
     with the recorded one. Native awaits pass through to the event loop, also at a rebuild.
     """
-    feed: Sequence[Entry] = () if resolved is None else (resolved,)
-    at = 0
-    value: Any = None
-    error: BaseException | None = None
-    if frame.coroutine is None:
-        if continuation.journal is None:
-            raise IncompatibleState(f"{continuation.body.name} has neither frame nor journal")
-        feed = (*continuation.journal, *feed)
+    name = continuation.body.name
+    last = () if resolved is None else (resolved,)
+    if (coroutine := frame.coroutine) is not None:
+        replay = _Replay(name, last, codec)
+        outcome = replay.next()
+    elif continuation.journal is None:
+        raise IncompatibleState(f"{name} has neither frame nor journal")
+    else:
+        replay = _Replay(name, (*continuation.journal, *last), codec)
+        outcome = _NOTHING
         try:
             arguments = codec.decode_arguments(continuation.input)
-            frame.coroutine = continuation.body.func(*arguments.args, **arguments.kwargs)
-        except Exception as exc:
-            return Raised(exc)
-    else:
-        value, error = _outcome(feed[0], codec)
-        at = 1
-    coroutine = frame.coroutine
+            coroutine = continuation.body.func(*arguments.args, **arguments.kwargs)
+        except Exception as error:
+            return replay.ended(Raised(error))
+        frame.coroutine = coroutine
     while True:
-        try:
-            yielded = coroutine.send(value) if error is None else coroutine.throw(error)
-        except StopIteration as stop:
+        awaited = _advance(coroutine, outcome)
+        if isinstance(awaited, Returned | Raised):
             frame.coroutine = None
-            return Returned(stop.value)
-        except BaseException as exc:
-            frame.coroutine = None
-            return Raised(exc)
-        value = error = None
-        if not isinstance(yielded, Directive):
-            if frame.running.cancelling:
-                frame.running.cancelling = False
-                error = asyncio.CancelledError()
-                continue
-            try:
-                frame.running.native = True
-                value = yield yielded
-            except GeneratorExit:
-                frame.drop()
-                raise
-            except BaseException as exc:
-                frame.running.cancelling = False
-                error = exc
-            finally:
-                frame.running.native = False
+            return replay.ended(awaited)
+        if not isinstance(awaited, Directive):
+            outcome = yield from _await_natively(frame, awaited, replay.over)
             continue
         try:
-            wait = record(yielded, codec)  # pyright: ignore[reportUnknownArgumentType]
-        except Exception as exc:
+            refuse_open_block(coroutine)
+            wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
+        except Exception as error:
             # Refused at the door: nothing is recorded, and a rebuild is refused here again.
-            error = exc
+            outcome = None, error
             continue
-        if at == len(feed):
+        if replay.over:
             return Suspended(wait, where(coroutine))
-        if difference := mismatch(feed[at].wait, wait, codec):
-            raise IncompatibleState(f"{continuation.body.name}, wait {at}: {difference}")
-        value, error = _outcome(feed[at], codec)
-        at += 1
+        outcome = replay.next(wait)
 
 
-def _outcome(entry: Entry, codec: Codec) -> tuple[Any, BaseException | None]:
+_Outcome = tuple[Any, BaseException | None]
+"""What an await returns, or what it raises."""
+
+_NOTHING: _Outcome = (None, None)
+
+
+def _advance(coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> Any:
+    """Let a body run: to what it awaits next, or to its end."""
+    value, error = outcome
+    try:
+        return coroutine.send(value) if error is None else coroutine.throw(error)
+    except StopIteration as stop:
+        return Returned(stop.value)
+    except BaseException as raised:
+        return Raised(raised)
+
+
+def _await_natively(
+    frame: Frame, awaited: Any, interruptible: bool
+) -> Generator[Any, Any, _Outcome]:
+    """Hand what a body awaits to the event loop.
+
+    A body that is told to stop hears it here, but not before its journal is used up: what is
+    recorded comes after, so this await did end.
+    """
+    running = frame.running
+    if running.cancelling and interruptible:
+        running.cancelling = False
+        return None, asyncio.CancelledError()
+    running.native = interruptible
+    try:
+        return (yield awaited), None
+    except GeneratorExit:
+        frame.drop()
+        raise
+    except BaseException as error:
+        if interruptible:
+            running.cancelling = False
+        return None, error
+    finally:
+        running.native = False
+
+
+def _outcome(entry: Entry, codec: Codec) -> _Outcome:
     if entry.resolution is Resolution.CANCELLED:
         return None, asyncio.CancelledError()
     if entry.error is not None:
@@ -327,17 +382,72 @@ def _outcome(entry: Entry, codec: Codec) -> tuple[Any, BaseException | None]:
         return None, error
 
 
+# -------------------------------------------------------------------------- where it is suspended
+
+
 def where(coroutine: NativeCoroutine[Any, Any, Any]) -> Where | None:
     """The innermost line of the user's code in the await chain of a suspended coroutine."""
-    lines: list[tuple[str, int, str]] = []
-    awaited: Any = coroutine
-    while awaited is not None:
-        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
-        if frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
-            lines.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
-        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    lines = [
+        (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+        for link in _await_chain(coroutine)
+        if (frame := _part(link, "frame")) is not None
+        and not frame.f_code.co_filename.startswith(_PACKAGE)
+    ]
     if not lines:
         return None
-    return Where(
-        lines[-1][0], lines[-1][1], tuple(f"{file}:{line} in {name}" for file, line, name in lines)
+    file, line, _ = lines[-1]
+    return Where(file, line, tuple(f"{file}:{line} in {name}" for file, line, name in lines))
+
+
+_OPEN = {
+    asyncio.Timeout: "use rowtine.race with rowtine.sleep",
+    asyncio.TaskGroup: "use rowtine.gather",
+    asyncio.Lock: "leave the block first",
+    asyncio.Semaphore: "leave the block first",
+    asyncio.Condition: "leave the block first",
+}
+"""Blocks that belong to one task of one event loop, and what to do instead of awaiting in them."""
+
+
+def refuse_open_block(coroutine: NativeCoroutine[Any, Any, Any]) -> None:
+    """Raise UsageError if a body awaits inside a block that cannot outlive this process.
+
+    Of an open ``async with`` the frame holds the bound ``__aexit__``.
+    """
+    for link in _await_chain(coroutine):
+        for held in gc.get_referents(link):
+            if type(held) is types.MethodType and held.__name__ == "__aexit__":
+                for block, instead in _OPEN.items():
+                    if isinstance(held.__self__, block):
+                        raise UsageError(
+                            f"a durable await inside an open asyncio.{block.__name__}, "
+                            f"which a rebuild could not restore: {instead}"
+                        )
+
+
+_LINKS: tuple[type[Any], ...] = (
+    types.CoroutineType,
+    types.GeneratorType,
+    types.AsyncGeneratorType,
+)
+
+
+def _await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> Iterator[Any]:
+    """A suspended coroutine, what it awaits, what that awaits, and so on."""
+    link: Any = coroutine
+    while link is not None:
+        if isinstance(link, _LINKS):
+            yield link
+            link = _part(link, "await") or getattr(link, "gi_yieldfrom", None)
+        else:
+            # The awaitable of a coroutine or of an async generator, which does not tell whose.
+            link = next((held for held in gc.get_referents(link) if isinstance(held, _LINKS)), None)
+
+
+def _part(link: Any, part: str) -> Any:
+    """An attribute that coroutines, generators and async generators each have under their own
+    prefix: frame, await."""
+    return next(
+        (value for kind in ("cr", "gi", "ag") if (value := getattr(link, f"{kind}_{part}", None))),
+        None,
     )

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
+from rowtine.core.discard import Shared
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind
 from rowtine.errors import UsageError
@@ -47,6 +48,10 @@ class Directive(Generic[R]):
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, Any, R]:
+        return self._asked()
+
+    def _asked(self) -> Generator[Any, Any, R]:
+        """Yield this directive to the scheduler; what it sends back is the value."""
         here = running.get()
         if here is None:
             return (yield from self._outside().__await__())
@@ -60,11 +65,14 @@ class Directive(Generic[R]):
         return cast(R, (yield self))
 
     def _outside(self) -> Coroutine[Any, Any, R]:
-        raise UsageError(f"{self!r} can only be awaited inside an execution")
+        raise self._only_inside()
+
+    def _only_inside(self) -> UsageError:
+        return UsageError(f"{self!r} can only be awaited inside an execution")
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class Body(Shared):
     """An async callable under the name by which a rebuild finds it again."""
 
     name: str
@@ -96,8 +104,9 @@ class Inline(Directive[R]):
 
     def __await__(self) -> Generator[Any, Any, R]:
         if running.get() is None:
-            self._outside()
-        return (yield from self.body.func(*self.arguments.args, **self.arguments.kwargs).__await__())
+            raise self._only_inside()
+        body = self.body.func(*self.arguments.args, **self.arguments.kwargs)
+        return cast(R, (yield from body.__await__()))
 
     def __repr__(self) -> str:
         return f"<coroutine {self.body.name}>"
@@ -114,7 +123,7 @@ class Join(Directive[R]):
     def __await__(self) -> Generator[Any, Any, R]:
         if not self.members:
             return cast(R, [] if self.kind is Kind.ALL else None)
-        return (yield from Directive.__await__(self))
+        return (yield from self._asked())
 
     def __repr__(self) -> str:
         return f"<{self.kind} of {len(self.members)}>"

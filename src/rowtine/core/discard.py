@@ -153,6 +153,18 @@ def _mark(doomed: list[Any]) -> None:
             # The other bits are a link in the collector's list. Nothing may run between reading
             # and writing them, so this stays one statement without a call.
             head.prev |= _FINALIZED
+        if type(each) is types.AsyncGeneratorType:
+            _unlist(each)
+
+
+def _unlist(asyncgen: Any) -> None:
+    """An event loop that ends closes each async generator that it saw begin, and one in a cycle
+    is still there if no collection came first."""
+    for hook in gc.get_referents(asyncgen):
+        if type(hook) is types.MethodType:
+            loop: Any = hook.__self__
+            if issubclass(type(loop), asyncio.BaseEventLoop):
+                getattr(loop, "_asyncgens", set[Any]()).discard(asyncgen)
 
 
 @types.coroutine

@@ -15,7 +15,15 @@ from rowtine.core.phases import Kind
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.errors import AnyException
 
-__all__ = ["AllFuture", "AnyFuture", "CallFuture", "Future", "JoinFuture", "RaceFuture", "Remaining"]
+__all__ = [
+    "AllFuture",
+    "AnyFuture",
+    "CallFuture",
+    "Future",
+    "JoinFuture",
+    "RaceFuture",
+    "Remaining",
+]
 
 
 class Remaining(MutableSet[int]):
@@ -145,9 +153,7 @@ class AnyFuture:
             self.generic_error = error
 
     def ready(self) -> bool:
-        return (
-            self.first_result is not None or self.generic_error is not None or not self.waiting
-        )
+        return self.first_result is not None or self.generic_error is not None or not self.waiting
 
     def error(self) -> Exception | None:
         if self.generic_error is not None:
@@ -182,9 +188,7 @@ class RaceFuture:
             self.first_error = error
 
     def ready(self) -> bool:
-        return (
-            self.first_result is not None or self.first_error is not None or not self.waiting
-        )
+        return self.first_result is not None or self.first_error is not None or not self.waiting
 
     def error(self) -> Exception | None:
         return self.first_error

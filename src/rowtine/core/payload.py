@@ -21,7 +21,7 @@ class Arguments:
     """The arguments of one call. `names` are those of the positional ones, for error messages."""
 
     args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     names: Sequence[str] = field(default=(), compare=False)
 
     def labelled(self) -> list[tuple[str, Any]]:
@@ -58,9 +58,9 @@ class Codec(Protocol):
 
 
 class Identity:
-    """The codec of a scheduler used on its own: nothing leaves the process, so nothing is encoded."""
+    """The codec of a scheduler used on its own: what never leaves the process is not encoded."""
 
-    def encode(self, value: Any, what: str = "value") -> Payload:
+    def encode(self, value: Any, what: str = "value") -> Payload:  # noqa: ARG002
         return value
 
     def decode(self, payload: Payload) -> Any:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from rowtine.core.coroutine import (
     Continuation,
@@ -26,9 +26,16 @@ from rowtine.core.coroutine import (
     drive,
 )
 from rowtine.core.directives import Body, Call
-from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, JoinFuture, join_future
+from rowtine.core.futures import (
+    AllFuture,
+    AnyFuture,
+    CallFuture,
+    JoinFuture,
+    RaceFuture,
+    join_future,
+)
 from rowtine.core.payload import Arguments, Codec, Identity, Payload
-from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.phases import CALL_KINDS, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
 from rowtine.core.status import Status, status_for_error, status_for_output
@@ -268,8 +275,17 @@ class OneShotScheduler:
 # --------------------------------------------------------------------------------------- a round
 
 _Place = tuple[int, ...]
-"""Where a coroutine stands in the order of this round: the order of delivery, then depth first in
-order of declaration. Calls leave in this order, however long native awaits took."""
+"""Where a coroutine stands in the order of this round: the order of delivery (poll errors, the
+cancellation of main, results), then depth first in order of declaration. Calls leave in this
+order, however long native awaits took."""
+
+
+class _Running(NamedTuple):
+    """A body that is not suspended: one step of it is a task."""
+
+    coroutine: Coroutine
+    frame: Frame
+    task: asyncio.Task[Step]
 
 
 class _Round:
@@ -282,11 +298,12 @@ class _Round:
         self.loader = loader
         self.root = contextvars.copy_context()
         self.changes = Changes()
-        self.tasks: dict[asyncio.Task[Step], tuple[Coroutine, Frame]] = {}
-        self.requests: list[tuple[_Place, CallRequest]] = []
+        self.running: dict[int, _Running] = {}
+        self.requests: dict[tuple[int, int], tuple[_Place, CallRequest]] = {}
+        """The calls made in this round, by coroutine and seq."""
         self.places: dict[int, _Place] = {}
-        self.owned: set[int] = set()
-        """Coroutines whose future this round may change: it has copied them."""
+        self.owned: dict[int, Coroutine] = {}
+        """This round's own copies, which it may change."""
         self.gone: set[int] = set()
         """Coroutines that ended in this round: the rows still show them as suspended."""
         self.callers = {
@@ -300,9 +317,11 @@ class _Round:
     async def run(self, input: Input) -> Output:
         if input.state is None:
             if self.scheduler.body is None:
-                error = UsageError("the entry point is not an async @app.function or @app.coroutine")
+                error = UsageError(
+                    "the entry point is not an async @app.function or @app.coroutine"
+                )
                 return Exit(self._failure(0, error), self.changes)
-            self._begin(input.arguments)
+            self._begin(self.scheduler.body, input.arguments)
         else:
             self._resume_ready()
             if input.error is not None:
@@ -310,32 +329,37 @@ class _Round:
             if input.cancel:
                 await self._cancel_main()
             for order, result in enumerate(input.results):
-                await self._deliver(result, (order,))
+                await self._deliver(result, (3, order))
         await self._settle()
         return self._output()
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
-        while self.tasks:
-            await asyncio.wait(self.tasks, return_when=asyncio.FIRST_COMPLETED)
+        while self.running:
+            tasks = [running.task for running in self.running.values()]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # All that are done, in the order in which they began: a set has no order.
-            for task in [task for task in self.tasks if task.done()]:
-                coroutine, frame = self.tasks.pop(task)
-                await self._stepped(coroutine, frame, task.result())
+            for coroutine, frame, task in list(self.running.values()):
+                if task.done():
+                    del self.running[coroutine.id]
+                    # A body that cancels its own task takes the step that runs it along.
+                    cancelled = task.cancelled()
+                    step = Raised(asyncio.CancelledError()) if cancelled else task.result()
+                    await self._stepped(coroutine, frame, step)
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
         changes.spawned.sort(key=lambda coroutine: coroutine.id)
-        self.requests.sort(key=lambda request: request[0])
-        for _, request in self.requests:
+        for _, request in sorted(self.requests.values(), key=lambda placed: placed[0]):
             self._issue(request)
         if state.exit is not None and state.outstanding_calls == 0:
             return Exit(state.exit, changes)
-        state.prev_callers = [call.coroutine_id for call in changes.calls if not call.cancelled]
+        calls = [call for call in changes.calls if not call.cancelled]
+        state.prev_callers = [call.coroutine_id for call in calls]
         outstanding = state.outstanding_calls
         return Poll(
             state=state,
-            calls=[call for call in changes.calls if not call.cancelled],
+            calls=calls,
             min_results=max(1, min(outstanding, self.scheduler.poll_min_results)),
             max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
             max_wait_seconds=self.scheduler.poll_max_wait_seconds,
@@ -354,37 +378,33 @@ class _Round:
 
     async def abandon(self) -> None:
         """The round failed: cancel what is running, drop every frame it took."""
-        running = dict(self.tasks)
-        self.tasks.clear()
-        for task in running:
+        running = list(self.running.values())
+        self.running.clear()
+        for _, _, task in running:
             task.cancel()
-        if running:
-            await asyncio.wait(running)
-        for _, frame in running.values():
+        await asyncio.gather(*(task for _, _, task in running), return_exceptions=True)
+        for _, frame, _ in running:
             frame.drop()
-        for coroutine in self.state.suspended.values():
-            if coroutine.id in self.owned and coroutine.coroutine is not None:
+        for coroutine in self.owned.values():
+            if coroutine.coroutine is not None:
                 coroutine.coroutine.slot.drop()
 
     # -- beginning and resuming bodies
 
-    def _begin(self, arguments: Payload) -> None:
-        assert self.scheduler.body is not None  # run() has refused an entry point without
+    def _begin(self, body: Body, arguments: Payload) -> None:
         self.state.next_coroutine_id = 1
-        self.owned.add(0)
-        main = Coroutine(0, None, Continuation(self.scheduler.body, arguments))
+        main = self.owned[0] = Coroutine(0, None, Continuation(body, arguments))
         self.changes.spawned.append(main)
-        self._step(main, None, (0,))
+        self._step(main, None, ())
 
     def _resume_ready(self) -> None:
         ready, self.state.ready = self.state.ready, []
         for order, coroutine in enumerate(ready):
-            self._step(coroutine, None, (order,))
+            self._step(coroutine, None, (0, order))
 
     def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
         """Start or resume a body, as a task: it may await natively, and so may its siblings."""
-        continuation = coroutine.coroutine
-        assert continuation is not None  # only bodies are stepped
+        continuation = _body_of(coroutine)
         frame = continuation.slot.take() or Frame(self.root)
         coroutine = self._own(coroutine)
         if resolved is not None:
@@ -398,32 +418,38 @@ class _Round:
         coroutine.result = coroutine.wait = None
         self.state.suspended.pop(coroutine.id, None)
         self.places[coroutine.id] = place
-        task = asyncio.get_running_loop().create_task(
+        # Not loop.create_task, which may be set to start a task before this round knows it.
+        task = asyncio.Task(
             _as_coroutine(frame, continuation, self.codec, resolved), context=frame.context
         )
         frame.running.task = task
-        self.tasks[task] = (coroutine, frame)
+        self.running[coroutine.id] = _Running(coroutine, frame, task)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         match step:
             case Suspended():
-                assert coroutine.coroutine is not None
-                coroutine.coroutine = replace(coroutine.coroutine, slot=Slot(frame))
-                coroutine.wait = step.wait
-                self.state.suspended[coroutine.id] = coroutine
-                if step.wait.kind in JOIN_KINDS:
-                    await self._open(coroutine, step.wait, step.where)
-                else:
-                    self._request(coroutine, step.wait, step.where)
-                if frame.running.cancelling:  # told to stop, and suspended before it heard
-                    frame.running.cancelling = coroutine.cancelled = False
-                    await self._cancel(coroutine)
+                await self._suspend(coroutine, frame, step)
             case Returned():
                 await self._finish(coroutine, self._success(coroutine.id, step.value))
             case Raised(error=Reset() as reset):
                 await self._finish(coroutine, self._tail_call(coroutine.id, reset))
             case Raised():
                 await self._finish(coroutine, self._failure(coroutine.id, step.error))
+
+    async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
+        coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))
+        coroutine.wait = step.wait
+        self.state.suspended[coroutine.id] = coroutine
+        if step.wait.kind in CALL_KINDS:
+            self._request(coroutine, step.wait, step.where)
+        else:
+            # Not before all members are there: one of them may decide for those beside it.
+            for ready in self._open(coroutine, step.wait, step.where):
+                if ready.id not in self.gone:
+                    await self._resolve(ready, None)
+        if frame.running.cancelling:  # told to stop, and suspended before it heard
+            frame.running.cancelling = coroutine.cancelled = False
+            await self._cancel(coroutine, self.places[coroutine.id])
 
     def _success(self, id: int, value: Any) -> CoroutineResult:
         try:
@@ -437,14 +463,14 @@ class _Round:
         return CoroutineResult(id, error=self.codec.encode_error(error), status=status)
 
     def _tail_call(self, id: int, reset: Reset) -> CoroutineResult:
-        if not isinstance(reset.call, Call):
-            return self._failure(id, TypeError(f"Reset needs a call, not {reset.call!r}"))
-        call: Call[Any] = reset.call
+        call: Any = reset.call
+        if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
+            return self._failure(id, TypeError(f"Reset needs a call of a function, not {call!r}"))
         try:
             self.codec.encode_arguments(call.arguments)
         except Exception as error:
             return self._failure(id, error)
-        return CoroutineResult(id, call=call)
+        return CoroutineResult(id, call=reset.call)
 
     # -- waits
 
@@ -460,10 +486,11 @@ class _Round:
             where=where,
         )
         coroutine.result = CallFuture()  # its id comes when the order of the round is known
-        self.requests.append((self.places[coroutine.id], request))
+        self.requests[coroutine.id, coroutine.seq] = self.places[coroutine.id], request
 
-    async def _open(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
-        """Spawn the members of a join, in order of declaration."""
+    def _open(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> list[Coroutine]:
+        """Spawn the members of a join, in order of declaration. The joins of nothing among them,
+        innermost first: they are ready."""
         first = self.state.next_coroutine_id
         ids = range(first, first + len(wait.members))
         self.state.next_coroutine_id += len(ids)
@@ -481,32 +508,29 @@ class _Round:
             cancel_losers=wait.cancel_losers,
             where=where,
         )
+        ready: list[Coroutine] = [] if ids else [coroutine]
         for i, (id, member) in enumerate(zip(ids, wait.members, strict=True)):
             place = (*self.places[coroutine.id], 0, i)
-            await self._spawn(coroutine, id, member, place, where)
-        if not ids:  # a nested join of nothing
-            await self._resolve(coroutine, None)
+            ready += self._spawn(coroutine, id, member, place, where)
+        return ready
 
-    async def _spawn(
+    def _spawn(
         self, parent: Coroutine, id: int, member: Wait, place: _Place, where: Where | None
-    ) -> None:
-        child = Coroutine(
-            id, parent.id, None, kind=member.kind, serves=parent.seq, wait=member
-        )
-        self.owned.add(id)
+    ) -> list[Coroutine]:
+        child = Coroutine(id, parent.id, None, kind=member.kind, serves=parent.seq, wait=member)
+        self.owned[id] = child
         self.places[id] = place
+        if member.body is not None:
+            child.coroutine = Continuation(member.body, member.input)
+            self.changes.spawned.append(child)
+            self._step(child, None, place)
+            return []
+        self.state.suspended[id] = child
         if member.kind in CALL_KINDS:
-            self.state.suspended[id] = child
             self._request(child, member, where)
-            return
+            return []
         self.changes.spawned.append(child)
-        if member.kind in JOIN_KINDS:
-            self.state.suspended[id] = child
-            await self._open(child, member, where)
-            return
-        assert member.body is not None  # a coroutine member was recorded from its body
-        child.coroutine = Continuation(member.body, member.input)
-        self._step(child, None, place)
+        return self._open(child, member, where)
 
     # -- results
 
@@ -515,57 +539,56 @@ class _Round:
         coroutine = None if id is None else self.state.suspended.get(id)
         if coroutine is None or not isinstance(coroutine.result, CallFuture):
             return
-        if coroutine.result.call_id != result.call_id or coroutine.result.ready():
+        if coroutine.result.call_id != result.call_id:
             return
-        self.places[coroutine.id] = place
         resolution = Resolution.RESULT if result.error is None else Resolution.ERROR
-        await self._answer(coroutine, result, resolution)
-
-    async def _answer(
-        self, coroutine: Coroutine, result: CallResult, resolution: Resolution
-    ) -> None:
-        """The call that `coroutine` waits for has come to something."""
-        coroutine = self._own(coroutine)
-        assert isinstance(coroutine.result, CallFuture)
-        coroutine.result.add_result(result)
-        self.changes.delivered[result.call_id] = resolution
-        self.state.outstanding_calls -= 1
-        await self._wake(coroutine, resolution, result.value, result.error)
+        await self._answer(coroutine, result, resolution, place)
 
     async def _deliver_poll_error(self, error: Exception) -> None:
         callers, self.state.prev_callers = self.state.prev_callers, []
         encoded = self.codec.encode_error(error)
         for order, id in enumerate(callers):
-            coroutine = await self._loaded(id)
-            if coroutine is None or not isinstance(coroutine.result, CallFuture):
-                continue
-            call_id = coroutine.result.call_id
-            assert call_id is not None  # it was issued in the last round
-            self.places[id] = (order,)
-            result = CallResult(call_id, error=encoded)
-            await self._answer(coroutine, result, Resolution.POLL_ERROR)
+            match await self._loaded(id):
+                case Coroutine(result=CallFuture(call_id=int(call_id))) as coroutine:
+                    result = CallResult(call_id, error=encoded)
+                    await self._answer(coroutine, result, Resolution.POLL_ERROR, (1, order))
+                case _:
+                    pass
+
+    async def _answer(
+        self, coroutine: Coroutine, result: CallResult, resolution: Resolution, place: _Place
+    ) -> None:
+        """The call that `coroutine` waits for has come to something."""
+        self.places[coroutine.id] = place
+        self.changes.delivered[result.call_id] = resolution
+        self.state.outstanding_calls -= 1
+        await self._wake(coroutine, resolution, result.value, result.error)
 
     async def _wake(
         self, coroutine: Coroutine, resolution: Resolution, value: Payload, error: Exception | None
     ) -> None:
         """What `coroutine` waits for has ended: resume its body, or end what has none."""
         if coroutine.kind is Kind.COROUTINE:
-            assert coroutine.wait is not None
-            entry = Entry(coroutine.wait, resolution, value, error)
-            place = (*self.places.get(coroutine.id, ()), 1)
-            self._step(coroutine, entry, place)
-            return
-        if error is not None:
-            await self._finish(coroutine, self._failure(coroutine.id, self._plain(error)))
-        elif coroutine.kind is Kind.ALL:
-            values = [self.codec.decode(part) for part in value]
-            await self._finish(coroutine, self._success(coroutine.id, values))
+            entry = Entry(_wait_of(coroutine), resolution, value, error)
+            self._step(coroutine, entry, (*self.places[coroutine.id], 1))
         else:
-            await self._finish(coroutine, CoroutineResult(coroutine.id, value=value))
+            await self._finish(coroutine, self._came_to(coroutine, value, error))
 
-    def _plain(self, error: Exception) -> Exception:
-        """An error fit to be encoded: `any` has put encoded ones into an AnyException."""
-        return self.codec.decode_error(error) if isinstance(error, AnyException) else error
+    def _came_to(
+        self, member: Coroutine, value: Payload, error: Exception | None
+    ) -> CoroutineResult:
+        """The result of a member without a body: what it waits for came to this."""
+        if isinstance(error, AnyException):  # made here, of errors that are encoded already
+            error = self.codec.decode_error(error)
+        if error is not None:
+            return self._failure(member.id, error)
+        if member.kind is not Kind.ALL:
+            return CoroutineResult(member.id, value=value)
+        try:
+            values = [self.codec.decode(part) for part in value]
+        except Exception as unreadable:
+            return self._failure(member.id, unreadable)
+        return self._success(member.id, values)
 
     async def _finish(self, coroutine: Coroutine, result: CoroutineResult) -> None:
         self.state.suspended.pop(coroutine.id, None)
@@ -583,43 +606,41 @@ class _Round:
         parent = await self._parent(child)
         if parent is None or parent.seq != child.serves:
             return
-        if parent.result is None or isinstance(parent.result, CallFuture):
-            return
         parent = self._own(parent)
         future = parent.result
-        assert future is not None and not isinstance(future, CallFuture)
+        if future is None or isinstance(future, CallFuture):
+            return
         if future.ready() or child.id not in future.waiting:
             return
         future.add_result(result)
         self._join_change(parent).pending = len(future.waiting)
         if future.ready():
-            self.places.setdefault(parent.id, self.places.get(child.id, ()))
+            self.places.setdefault(parent.id, self.places[child.id])
             await self._resolve(parent, child.id)
 
     def _join_change(self, parent: Coroutine) -> JoinChange:
         if (change := self.changes.joins.get((parent.id, parent.seq))) is not None:
             return change
-        assert parent.wait is not None
+        wait = _wait_of(parent)
         change = JoinChange(
             coroutine_id=parent.id,
             seq=parent.seq,
-            kind=parent.wait.kind,
-            function=parent.wait.function,
+            kind=wait.kind,
+            function=wait.function,
             first_child=parent.members.start,
             children=len(parent.members),
             pending=0,
-            cancel_losers=parent.wait.cancel_losers,
+            cancel_losers=wait.cancel_losers,
         )
         self.changes.joins[parent.id, parent.seq] = change
         return change
 
     async def _resolve(self, parent: Coroutine, decided_by: int | None) -> None:
         """A join is ready: load what it needs, stop the losers, wake its owner."""
-        loaded = await self._loaded(parent.id)
-        assert loaded is not None
-        parent = self._own(loaded)
+        parent = self._own(await self._loaded(parent.id) or parent)
         future = parent.result
-        assert future is not None and not isinstance(future, CallFuture)
+        if future is None or isinstance(future, CallFuture):
+            return
         change = self._join_change(parent)
         await self._complete(parent, future)
         error = future.error()
@@ -629,8 +650,7 @@ class _Round:
         change.resolution = Resolution.RESULT if error is None else Resolution.ERROR
         change.decided_by = decided_by
         if future.waiting and change.cancel_losers:
-            for child in await self._members(parent):
-                await self._cancel(child)
+            await self._cancel_all(await self._members(parent), self.places[parent.id])
         await self._wake(parent, change.resolution, value, error)
 
     async def _complete(self, parent: Coroutine, future: JoinFuture) -> None:
@@ -650,72 +670,83 @@ class _Round:
 
     # -- cancelling
 
-    async def _cancel(self, coroutine: Coroutine) -> None:
+    async def _cancel_all(self, coroutines: Sequence[Coroutine], place: _Place) -> None:
+        """Their clean-up comes before what happens at `place`."""
+        for i, coroutine in enumerate(coroutines):
+            await self._cancel(coroutine, (*place, 0, i))
+
+    async def _cancel(self, coroutine: Coroutine, place: _Place) -> None:
         """Tell a coroutine to stop: CancelledError at its await, once. Its clean-up may await."""
-        if coroutine.cancelled or coroutine.id in self.gone:
+        if coroutine.id in self.gone:
             return
         coroutine = self._own(coroutine)
+        if coroutine.cancelled:
+            return
         coroutine.cancelled = True
         if coroutine.kind is Kind.COROUTINE:
             self.changes.cancelled.add(coroutine.id)
-        for task, (running, frame) in self.tasks.items():
-            if running.id == coroutine.id:
-                frame.running.cancelling = True
-                if frame.running.native:
-                    task.cancel()
-                return
-        self.places.setdefault(coroutine.id, ())
+        if (running := self.running.get(coroutine.id)) is not None:
+            running.frame.running.cancelling = True
+            if running.frame.running.native:
+                running.task.cancel()
+            return
+        self.places[coroutine.id] = place
         await self._withdraw(coroutine)
         if coroutine.kind is Kind.COROUTINE:
-            assert coroutine.wait is not None
-            entry = Entry(coroutine.wait, Resolution.CANCELLED)
-            self._step(coroutine, entry, (*self.places[coroutine.id], 1))
+            entry = Entry(_wait_of(coroutine), Resolution.CANCELLED)
+            self._step(coroutine, entry, (*place, 1))
         else:
             await self._finish(coroutine, self._failure(coroutine.id, asyncio.CancelledError()))
 
     async def _withdraw(self, coroutine: Coroutine) -> None:
         """Give up what a cancelled coroutine waits for."""
-        future = coroutine.result
-        if isinstance(future, CallFuture):
-            if future.call_id in self.callers:
-                self.changes.delivered[future.call_id] = Resolution.CANCELLED
+        match coroutine.result:
+            case CallFuture(call_id=None):  # made in this round
+                self.requests[coroutine.id, coroutine.seq][1].cancelled = True
+            case CallFuture(call_id=int(call_id)):
+                self.changes.delivered[call_id] = Resolution.CANCELLED
                 self.state.outstanding_calls -= 1
-                return
-            for _, request in self.requests:
-                if (request.coroutine_id, request.seq) == (coroutine.id, coroutine.seq):
-                    request.cancelled = True
-        elif future is not None:
-            change = self._join_change(coroutine)
-            change.pending = len(future.waiting)
-            change.resolution = Resolution.CANCELLED
-            members = await self._members(coroutine)
-            coroutine.result = None  # so that the members' ends are nobody's business
-            for child in members:
-                await self._cancel(child)
+            case AllFuture() | AnyFuture() | RaceFuture() as future:
+                change = self._join_change(coroutine)
+                change.pending = len(future.waiting)
+                change.resolution = Resolution.CANCELLED
+                members = await self._members(coroutine)
+                coroutine.result = None  # so that the members' ends are nobody's business
+                await self._cancel_all(members, self.places[coroutine.id])
+            case _:
+                pass
 
     async def _cancel_main(self) -> None:
         main = await self._loaded(0)
         if main is not None and self.state.exit is None:
-            await self._cancel(main)
+            await self._cancel(main, (2,))
 
     async def _exit(self, result: CoroutineResult) -> None:
         """The execution's outcome is fixed; everything else is told to stop and may clean up."""
         if self.state.exit is not None:
             return
         self.state.exit = result
-        for running, _ in list(self.tasks.values()):
-            await self._cancel(running)
-        for coroutine in await self._open_coroutines():
-            await self._cancel(coroutine)
+        others = [each for each in await self._open_coroutines() if not self._cleans_up(each)]
+        await self._cancel_all(others, self.places[result.coroutine_id])
+
+    def _cleans_up(self, coroutine: Coroutine) -> bool:
+        """Whether somebody who has been told to stop waits for it: it is part of a clean-up."""
+        while coroutine.parent_id is not None:
+            parent = self._open_coroutine(coroutine.parent_id)
+            if parent is None:
+                return False
+            if parent.cancelled and parent.seq == coroutine.serves:
+                return True
+            coroutine = parent
+        return False
 
     # -- what may not be in memory
 
     def _own(self, coroutine: Coroutine) -> Coroutine:
         """This round's own copy of a coroutine and its future; the given state stays as it is."""
-        if coroutine.id in self.owned:
-            return coroutine
-        self.owned.add(coroutine.id)
-        mine = copy(coroutine)
+        if (mine := self.owned.get(coroutine.id)) is not None:
+            return mine
+        mine = self.owned[coroutine.id] = copy(coroutine)
         mine.result = _copied(coroutine.result)
         if coroutine.id in self.state.suspended:
             self.state.suspended[coroutine.id] = mine
@@ -733,9 +764,7 @@ class _Round:
 
     def _admit(self, coroutine: Coroutine) -> None:
         """Take a loaded coroutine in; what this round already knows of it is newer."""
-        if coroutine.id in self.gone or any(
-            running.id == coroutine.id for running, _ in self.tasks.values()
-        ):
+        if coroutine.id in self.gone or coroutine.id in self.running:
             return
         here = self.state.suspended.get(coroutine.id)
         if here is None:
@@ -760,22 +789,35 @@ class _Round:
         return () if self.loader is None else await self.loader.results(parent)
 
     async def _members(self, parent: Coroutine) -> list[Coroutine]:
-        """The members of a join that have not ended, whole."""
+        """The members of a join that have not ended, whole, in order of declaration."""
         if self.loader is not None and not self._join_change(parent).opened:
             for coroutine in await self.loader.coroutines(parent.members):
                 self._admit(coroutine)
-        running = [coroutine for coroutine, _ in self.tasks.values()]
-        return [
-            coroutine
-            for coroutine in (*self.state.suspended.values(), *running)
-            if coroutine.parent_id == parent.id and coroutine.serves == parent.seq
-        ]
+        return [each for id in parent.members if (each := self._open_coroutine(id)) is not None]
 
     async def _open_coroutines(self) -> list[Coroutine]:
+        """All that have not ended, whole, parents before their children."""
         if self.loader is not None and self.state.outstanding_calls > 0:
             for coroutine in await self.loader.coroutines(None):
                 self._admit(coroutine)
-        return list(self.state.suspended.values())
+        running = [running.coroutine for running in self.running.values()]
+        return sorted((*self.state.suspended.values(), *running), key=lambda each: each.id)
+
+    def _open_coroutine(self, id: int) -> Coroutine | None:
+        running = self.running.get(id)
+        return self.state.suspended.get(id) if running is None else running.coroutine
+
+
+def _body_of(coroutine: Coroutine) -> Continuation:
+    if coroutine.coroutine is None:
+        raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks its body")
+    return coroutine.coroutine
+
+
+def _wait_of(coroutine: Coroutine) -> Wait:
+    if coroutine.wait is None:
+        raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks what it waits for")
+    return coroutine.wait
 
 
 def _copied(future: Any) -> Any:

@@ -3,6 +3,6 @@
 from sqlalchemy import Connection
 
 from rowtine.store.engine import Database, RejectedError, TransientError
-from rowtine.store.rounds import run_round
+from rowtine.store.transaction import run_round
 
 __all__ = ["Connection", "Database", "RejectedError", "TransientError", "run_round"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Row,
     and_,
     bindparam,
     case,
@@ -65,7 +66,7 @@ class Claimed:
     input: Payload
     attempt: int
     run: int
-    execution_id: str | None
+    caller_id: str | None
     root_id: str
     failing_for: float
     """Seconds since the first failure of this call; 0 if there was none."""
@@ -178,7 +179,9 @@ def record_outcomes(
 def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     """Write outcomes whose fences hold; their callers' states and they themselves are locked."""
     arrivals = _number_arrivals(connection, [outcome for outcome in outcomes if outcome.done])
-    done, again, tails = [], [], []
+    done: list[dict[str, Any]] = []
+    again: list[dict[str, Any]] = []
+    tails: list[dict[str, Any]] = []
     for outcome in outcomes:
         row = {"id_": outcome.id, **outcome.settled.columns()}
         if outcome.tail is not None:
@@ -199,7 +202,7 @@ def _number_arrivals(connection: Connection, outcomes: Sequence[Outcome]) -> dic
     if not callers:
         return {}
     rows = connection.execute(select(states.c.id, states.c.arrived).where(states.c.id.in_(callers)))
-    counters: dict[str, int] = {id: arrived for id, arrived in rows}
+    counters = {row.id: row.arrived for row in rows}
     before = dict(counters)
     ordinals: dict[str, int] = {}
     for outcome in outcomes:
@@ -345,7 +348,7 @@ def standing(connection: Connection, id: str) -> Standing | None:
 # ------------------------------------------------------------------------------------------- locks
 
 
-def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Any]:
+def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
     """Lock the states of these executions, by id; the rows that there are."""
     if not ids:
         return {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from sqlalchemy.engine import URL, make_url
 from rowtine.errors import DatabaseError
 from rowtine.store.tables import SCHEMA
 
-try:  # POSIX only; elsewhere busy_timeout alone must do
-    import fcntl
+fcntl: Any
+try:  # POSIX only; elsewhere the busy timeout alone must do
+    fcntl = importlib.import_module("fcntl")
 except ImportError:  # pragma: no cover
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = [
     "database_url",
@@ -68,11 +70,9 @@ def _postgresql_url(url: URL) -> URL:
             f"rowtine speaks to PostgreSQL through psycopg, not {driver}; write postgresql://..."
         )
     try:
-        import psycopg  # noqa: F401 - asked for only where PostgreSQL is used
+        importlib.import_module("psycopg")  # needed only where PostgreSQL is used
     except ImportError:
-        raise DatabaseError(
-            "PostgreSQL needs the extra: pip install 'rowtine[postgres]'"
-        ) from None
+        raise DatabaseError("PostgreSQL needs the extra: pip install 'rowtine[postgres]'") from None
     return url.set(drivername="postgresql+psycopg")
 
 
@@ -154,7 +154,7 @@ _process_locks: dict[str, threading.Lock] = {}
 
 
 @contextlib.contextmanager
-def write_lock(engine: Engine) -> Iterator[None]:
+def write_lock(engine: Engine) -> Generator[None]:
     """The turn to write. With SQLite's busy timeout alone one of eight processes made 3,443
     commits and another 1; waiting in line for a lock file they made 315 to 380 each."""
     path = engine.url.database

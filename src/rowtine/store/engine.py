@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from sqlalchemy import Connection, exc
 from sqlalchemy.engine import URL
 
 from rowtine.errors import DatabaseError
-from rowtine.store.dialect import database_url, for_reading, in_words, is_transient, make_engine, write_lock
+from rowtine.store.dialect import (
+    database_url,
+    for_reading,
+    in_words,
+    is_transient,
+    make_engine,
+    write_lock,
+)
 from rowtine.store.tables import SCHEMA
 
 __all__ = ["Database", "RejectedError", "TransientError"]
@@ -40,13 +47,13 @@ class Database:
         return self.url.render_as_string(hide_password=True)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self) -> Generator[Connection]:
         """A transaction that may write; committed at the end of the block, or rolled back."""
         with _translated(self.url), write_lock(self.engine), self.engine.begin() as connection:
             yield connection
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def reading(self) -> Generator[Connection]:
         """A transaction that only reads, and takes no turn of a writer's."""
         with _translated(self.url), self.engine.connect() as connection:
             yield for_reading(connection)
@@ -57,7 +64,7 @@ class Database:
 
 
 @contextlib.contextmanager
-def _translated(url: URL) -> Iterator[None]:
+def _translated(url: URL) -> Generator[None]:
     """Database errors as ours: one line, no parameters, no password."""
     try:
         yield

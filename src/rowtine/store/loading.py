@@ -258,7 +258,7 @@ class Rows:
 
     def _members(self, owners: Sequence[int]) -> dict[tuple[int, int], list[Row[Any]]]:
         """The members of every join of these coroutines, in order of declaration."""
-        found: list[Row[Any]] = []
+        found: list[Any] = []
         for table, member in ((coroutines, coroutines.c.id), (calls, calls.c.coroutine_id)):
             inside = and_(
                 table.c.execution_id == futures.c.execution_id,
@@ -290,7 +290,7 @@ class Rows:
                     futures.c.coroutine_id.in_(owners),
                 )
             )
-            found.extend(self.connection.execute(statement))
+            found.extend(self.connection.execute(statement).all())
         grouped: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
         for row in sorted(found, key=lambda row: row.member):
             grouped[row.owner, row.owner_seq].append(row)

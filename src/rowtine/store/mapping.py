@@ -137,7 +137,8 @@ def _join_error(future: AnyRow, members: Sequence[AnyRow]) -> Exception | None:
 
 
 def _decider(future: AnyRow, members: Sequence[AnyRow]) -> AnyRow:
-    return members[future.decided_by - future.first_child]
+    at: int = future.decided_by - future.first_child
+    return members[at]
 
 
 def suspended_body(

@@ -10,7 +10,7 @@ from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
 from rowtine.errors import RemoteError
 
-__all__ = ["Outcome", "Settled", "settled"]
+__all__ = ["Outcome", "Settled", "settled", "tail_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +64,10 @@ def settled(result: CoroutineResult, codec: Codec) -> Settled:
         error = encoded if isinstance(encoded, RemoteError) else RemoteError("Error", str(encoded))
     status = Status.PERMANENT_ERROR if result.status is Status.OK else result.status
     return Settled(status, error.details, error.type, error.message, error.traceback)
+
+
+def tail_of(result: CoroutineResult, codec: Codec) -> tuple[str, Any] | None:
+    """The function and encoded input with which a call goes on, if it came to a tail call."""
+    if result.call is None:
+        return None
+    return result.call.function, codec.encode_arguments(result.call.arguments)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from functools import cache
 from pathlib import Path
 
@@ -18,7 +18,16 @@ from rowtine.store.dialect import in_words
 from rowtine.store.engine import Database
 from rowtine.store.tables import SCHEMA
 
-__all__ = ["VERSION_TABLE", "check", "check_once", "config", "downgrade", "head", "migrate", "revision"]
+__all__ = [
+    "VERSION_TABLE",
+    "check",
+    "check_once",
+    "config",
+    "downgrade",
+    "head",
+    "migrate",
+    "revision",
+]
 
 VERSION_TABLE = "rowtine_revision"
 """Not Alembic's usual name, so that a SQLite file may also hold the user's own migrations."""
@@ -56,7 +65,7 @@ def downgrade(url: str, revision: str, *, schema: str = SCHEMA) -> None:
 
 
 @contextlib.contextmanager
-def _commanded(url: str, schema: str) -> Iterator[Config]:
+def _commanded(url: str, schema: str) -> Generator[Config, None, None]:
     """The configuration for one command of Alembic's, whose failures are ours, in one line."""
     database = Database(url, schema=schema)
     try:

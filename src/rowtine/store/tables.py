@@ -43,7 +43,9 @@ SCHEMA = "rowtine"
 metadata = MetaData(schema=SCHEMA)
 
 
-def _one_of(name: str, column: str, values: Iterable[str], *, null: bool = False) -> CheckConstraint:
+def _one_of(
+    name: str, column: str, values: Iterable[str], *, null: bool = False
+) -> CheckConstraint:
     words = ", ".join(f"'{value}'" for value in values)
     condition = f"{column} IN ({words})"
     return CheckConstraint(f"{column} IS NULL OR {condition}" if null else condition, name=name)
@@ -117,8 +119,7 @@ calls = Table(
     ),
     CheckConstraint("(parent_id IS NULL) = (serves IS NULL)", name="ck_calls_member"),
     CheckConstraint(
-        "(phase = 'running') = (worker IS NOT NULL)"
-        " AND (worker IS NULL) = (lease_expires IS NULL)",
+        "(phase = 'running') = (worker IS NOT NULL) AND (worker IS NULL) = (lease_expires IS NULL)",
         name="ck_calls_lease",
     ),
     CheckConstraint("due IS NULL OR phase = 'queued'", name="ck_calls_due"),
@@ -128,16 +129,28 @@ calls = Table(
     ),
     CheckConstraint("status <> 'OK' OR error_type IS NULL", name="ck_calls_error"),
     CheckConstraint("arrived IS NULL OR phase = 'done'", name="ck_calls_arrived"),
-    CheckConstraint(
-        "(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"
-    ),
+    CheckConstraint("(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"),
 )
-Index("ix_calls_due", calls.c.due, calls.c.id, postgresql_where=text("due IS NOT NULL"),
-      sqlite_where=text("due IS NOT NULL"))
-Index("ix_calls_worker", calls.c.worker, postgresql_where=text("worker IS NOT NULL"),
-      sqlite_where=text("worker IS NOT NULL"))
-Index("ix_calls_arrived", calls.c.execution_id, calls.c.arrived,
-      postgresql_where=text("arrived IS NOT NULL"), sqlite_where=text("arrived IS NOT NULL"))
+Index(
+    "ix_calls_due",
+    calls.c.due,
+    calls.c.id,
+    postgresql_where=text("due IS NOT NULL"),
+    sqlite_where=text("due IS NOT NULL"),
+)
+Index(
+    "ix_calls_worker",
+    calls.c.worker,
+    postgresql_where=text("worker IS NOT NULL"),
+    sqlite_where=text("worker IS NOT NULL"),
+)
+Index(
+    "ix_calls_arrived",
+    calls.c.execution_id,
+    calls.c.arrived,
+    postgresql_where=text("arrived IS NOT NULL"),
+    sqlite_where=text("arrived IS NOT NULL"),
+)
 
 states = Table(
     "states",
@@ -171,12 +184,15 @@ states = Table(
     ),
     CheckConstraint("run >= 0 AND round >= 1", name="ck_states_round"),
     CheckConstraint("worker IS NULL OR wake_at IS NOT NULL", name="ck_states_lease"),
-    CheckConstraint(
-        "poll_min_results >= 1 AND poll_max_results >= 1", name="ck_states_poll"
-    ),
+    CheckConstraint("poll_min_results >= 1 AND poll_max_results >= 1", name="ck_states_poll"),
 )
-Index("ix_states_wake", states.c.wake_at, states.c.id, postgresql_where=text("wake_at IS NOT NULL"),
-      sqlite_where=text("wake_at IS NOT NULL"))
+Index(
+    "ix_states_wake",
+    states.c.wake_at,
+    states.c.id,
+    postgresql_where=text("wake_at IS NOT NULL"),
+    sqlite_where=text("wake_at IS NOT NULL"),
+)
 
 coroutines = Table(
     "coroutines",

@@ -46,9 +46,7 @@ def introduce(connection: Connection, worker: WorkerRow) -> None:
 
 def beat(connection: Connection, id: str) -> bool:
     """Say that a worker lives; False if it has been forgotten."""
-    done = connection.execute(
-        update(workers).where(workers.c.id == id).values(heartbeat_at=now())
-    )
+    done = connection.execute(update(workers).where(workers.c.id == id).values(heartbeat_at=now()))
     return done.rowcount == 1
 
 

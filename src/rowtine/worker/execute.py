@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from rowtine import clock
+from rowtine.config import Settings
 from rowtine.core.coroutine import Slot
 from rowtine.core.payload import Codec
 from rowtine.core.results import CoroutineResult
@@ -19,20 +20,21 @@ from rowtine.errors import IncompatibleState, NotFound
 from rowtine.functions import Function
 from rowtine.probes import Probe
 from rowtine.registry import Registry
-from rowtine.config import Settings
 from rowtine.store import Connection, RejectedError, loading, rounds
 from rowtine.store.calls import Claimed
+from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
-from rowtine.store.rounds import Round
 from rowtine.worker.gateway import Gateway
-from rowtine.worker.policy import conclude, failure, interrupted
+from rowtine.worker.policy import Attempted, conclude, failure, interrupted
 from rowtine.worker.threads import Threads
 from rowtine.worker.warm import Warm, drop
 
 __all__ = ["Executor"]
 
 T = TypeVar("T")
+
+_NONE: Mapping[int, Slot] = {}
 
 log = logging.getLogger("rowtine")
 
@@ -123,13 +125,13 @@ class Executor:
             claim=claimed.claim,
             attempt=claimed.attempt,
             root_id=claimed.root_id,
-            caller_id=claimed.execution_id,
+            caller_id=claimed.caller_id,
             failing_for=claimed.failing_for,
         )
         output, seconds = await self._run(function, execution, Input(arguments=claimed.input), None)
         match output:
             case Poll():
-                await self._suspend(execution, output, seconds, {})
+                await self._suspend(execution, output, seconds, _NONE)
             case Exit():
                 await self._record(claimed, function, output.result)
             case Incompatible():
@@ -139,17 +141,7 @@ class Executor:
         self, claimed: Claimed, function: Function[..., Any], result: CoroutineResult
     ) -> None:
         self.probe("ran", claimed.id)
-        outcome = conclude(
-            claimed.id,
-            claimed.claim,
-            claimed.execution_id,
-            result,
-            retry=function.retry,
-            attempt=claimed.attempt,
-            failing_for=claimed.failing_for,
-            jitter=clock.jitter(),
-            codec=self.codec,
-        )
+        outcome = self._conclude(claimed, claimed.claim, function, result)
         if await self._commit(outcome):
             self.probe("recorded", claimed.id)
         else:
@@ -179,7 +171,7 @@ class Executor:
             return  # it has ended since it was claimed
         if execution.seen_round != kept_round:
             drop(slots)
-            slots = {}
+            slots = _NONE
         try:
             await self._later_round(loaded, slots)
         except _Lost:
@@ -199,17 +191,7 @@ class Executor:
             case Poll():
                 await self._suspend(execution, output, seconds, slots)
             case Exit():
-                outcome = conclude(
-                    execution.id,
-                    None,
-                    execution.caller_id,
-                    output.result,
-                    retry=function.retry,
-                    attempt=execution.attempt,
-                    failing_for=execution.failing_for,
-                    jitter=clock.jitter(),
-                    codec=self.codec,
-                )
+                outcome = self._conclude(execution, None, function, output.result)
                 drop(slots)
                 if await self._commit(Round(execution, output, outcome)):
                     self.probe("committed", execution.id)
@@ -234,6 +216,22 @@ class Executor:
 
     # -- parts
 
+    def _conclude(
+        self,
+        attempted: Attempted,
+        claim: int | None,
+        function: Function[..., Any],
+        result: CoroutineResult,
+    ) -> Outcome:
+        return conclude(
+            attempted,
+            claim,
+            result,
+            retry=function.retry,
+            jitter=clock.jitter(),
+            codec=self.codec,
+        )
+
     async def _hold(self, execution_id: str, message: str) -> None:
         log.error("%s does not fit this code and is left as it is: %s", execution_id, message)
         await self.gateway.write(
@@ -247,7 +245,7 @@ class Executor:
         try:
             return await self.gateway.commit(item)
         except RejectedError as error:
-            log.error("the database refused what a call came to: %s", error)
+            log.exception("the database refused what a call came to")
             refused = settled(failure(error, self.codec), self.codec)
             if isinstance(item, Outcome):
                 return await self.gateway.commit(replace(item, settled=refused))

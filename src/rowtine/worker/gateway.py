@@ -14,9 +14,9 @@ from typing import TypeVar
 from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
-from rowtine.store import Connection, Database, TransientError, rounds
+from rowtine.store import Connection, Database, TransientError, committing
+from rowtine.store.committing import Round
 from rowtine.store.outcomes import Outcome
-from rowtine.store.rounds import Round
 from rowtine.worker.policy import backoff
 
 __all__ = ["Gateway"]
@@ -111,7 +111,7 @@ class Gateway:
         ended = [intent for intent in batch if isinstance(intent.item, Outcome)]
 
         def transaction(connection: Connection) -> tuple[list[bool], list[bool]]:
-            return rounds.commit(
+            return committing.commit(
                 connection,
                 self.codec,
                 [intent.item for intent in ran if isinstance(intent.item, Round)],

@@ -10,7 +10,8 @@ import socket
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
@@ -130,14 +131,12 @@ class Worker:
         asyncio.run(main())
 
     def start(self) -> BackgroundWorker:
-        """`run` in a thread of its own; returned when it works, or with the error that stopped it."""
+        """`run` in a thread of its own. SchemaError if the tables are at another revision."""
         return BackgroundWorker(self)
 
     # -- claiming
 
-    async def _claim(
-        self, gateway: Gateway, executor: Executor
-    ) -> tuple[list[str], list[Claimed]]:
+    async def _claim(self, gateway: Gateway, executor: Executor) -> tuple[list[str], list[Claimed]]:
         """Answer due timers, recover lost leases, take what fits."""
         space = room(self.settings.concurrency, len(self._tasks), executor.abandoned)
         functions = self.registry.functions()
@@ -270,7 +269,7 @@ class BackgroundWorker:
             asyncio.run(self.worker.run())
         except BaseException as error:
             self._error = error
-            log.error("the worker has ended", exc_info=error)
+            log.exception("the worker has ended")
 
     @property
     def error(self) -> BaseException | None:
@@ -286,7 +285,7 @@ class BackgroundWorker:
             self.worker.stop()
             self._thread.join()
 
-    def __enter__(self) -> BackgroundWorker:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -296,7 +295,6 @@ class BackgroundWorker:
 def _boot_id() -> str:
     """Tells one boot of a host from the next, so that an old pid is not taken for a new one."""
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from rowtine.core.payload import Codec
 from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
 from rowtine.core.status import Status, status_for_error
-from rowtine.store.outcomes import Outcome, settled
-from rowtine.store.rounds import tail_of
+from rowtine.store.outcomes import Outcome, settled, tail_of
 
 __all__ = ["backoff", "conclude", "heartbeat_interval", "interrupted", "poll_wait", "room"]
 
@@ -32,24 +33,44 @@ def backoff(failures: int, jitter: float) -> float:
     return min(0.05 * 2.0 ** min(failures, 20), 5.0) * (0.5 + 0.5 * jitter)
 
 
+class Attempted(Protocol):
+    """What is known of the attempt that has ended: a claimed call, or an execution."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
+    def failing_for(self) -> float: ...
+    @property
+    def caller_id(self) -> str | None: ...
+
+
 def conclude(
-    id: str,
+    attempted: Attempted,
     claim: int | None,
-    caller_id: str | None,
     result: CoroutineResult,
     *,
     retry: Retry,
-    attempt: int,
-    failing_for: float,
     jitter: float,
     codec: Codec,
 ) -> Outcome:
-    """What the result of an attempt means for the call: done, another attempt, or a tail call."""
+    """What the result of an attempt means for the call: done, another attempt, or a tail call.
+
+    `claim` is the fence, None where the round is one.
+    """
     tail = tail_of(result, codec)
     retry_in = None
     if tail is None and result.error is not None:
-        retry_in = retry.next_wait(result.status, attempt, failing_for, jitter)
-    return Outcome(id, claim, caller_id, settled(result, codec), retry_in=retry_in, tail=tail)
+        retry_in = retry.next_wait(result.status, attempted.attempt, attempted.failing_for, jitter)
+    return Outcome(
+        attempted.id,
+        claim,
+        attempted.caller_id,
+        settled(result, codec),
+        retry_in=retry_in,
+        tail=tail,
+    )
 
 
 def interrupted(attempt: int, retry: Retry) -> Exception | None:

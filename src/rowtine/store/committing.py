@@ -1,0 +1,316 @@
+"""Output -> rows: what rounds and calls came to, in one transaction, each behind its fence.
+
+A round is a compare-and-swap on `states.round` (the first one on `calls.claim`). One that finds
+its fence moved writes nothing: somebody else was faster, and nothing is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, null, select, update
+
+from rowtine.clock import new_id
+from rowtine.core.payload import Codec
+from rowtine.core.phases import Kind, Phase, Resolution
+from rowtine.core.round import CallRequest, Changes, Exit, JoinChange, Poll
+from rowtine.core.state import Coroutine
+from rowtine.core.status import Status
+from rowtine.functions import fingerprint
+from rowtine.store import statements as sql
+from rowtine.store.calls import lock_calls, lock_states, write_outcomes
+from rowtine.store.loading import Execution, exit_to_text
+from rowtine.store.outcomes import Outcome, settled
+from rowtine.store.tables import calls, states
+from rowtine.store.types import now
+
+__all__ = ["Round", "commit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round that has run. `outcome` is what an exit means for the call (done, retry, tail call);
+    None for a poll."""
+
+    execution: Execution
+    output: Poll | Exit
+    outcome: Outcome | None = None
+    running_seconds: float = 0.0
+
+
+def commit(
+    connection: Connection,
+    codec: Codec,
+    rounds: Sequence[Round],
+    outcomes: Sequence[Outcome] = (),
+) -> tuple[list[bool], list[bool]]:
+    """Write rounds and outcomes; for each of both, whether its fence held.
+
+    One whose fence has moved writes nothing. All locks are taken first, in the one order.
+    """
+    withdrawn = _withdrawn(connection, rounds)
+    cancelled = {id for ids in withdrawn.values() for id in ids}
+    exits = [round.outcome for round in rounds if round.outcome is not None]
+    executions = {round.execution.id for round in rounds}
+    callers = {o.execution_id for o in (*exits, *outcomes) if o.execution_id is not None}
+    locked = lock_states(connection, executions | callers | cancelled)
+    standing = lock_calls(connection, executions | cancelled | {o.id for o in outcomes})
+    held = [_fence_holds(round.execution, locked, standing) for round in rounds]
+    won = [round for round, holds in zip(rounds, held, strict=True) if holds]
+    lost = {id for round in won for id in withdrawn.get(round.execution.id, ())}
+    arrived = _arrived(connection, lost)
+    writes = _Writes(codec)
+    for round in won:
+        writes.add(round, arrived.get(round.execution.id, 0))
+    writes.execute(connection)
+    cancel_calls(connection, sorted(lost))
+    recorded = [
+        outcome.id not in lost and standing.get(outcome.id) == (Phase.RUNNING.value, outcome.claim)
+        for outcome in outcomes
+    ]
+    accepted = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
+    write_outcomes(connection, [*accepted, *(r.outcome for r in won if r.outcome is not None)])
+    return held, recorded
+
+
+def _fence_holds(
+    execution: Execution,
+    locked: Mapping[str, Row[Any]],
+    standing: Mapping[str, tuple[str, int]],
+) -> bool:
+    if execution.seen_round is None:
+        return standing.get(execution.id) == (Phase.RUNNING.value, execution.claim)
+    state = locked.get(execution.id)
+    seen = (execution.seen_round, execution.run)
+    return state is not None and bool((state.round, state.run) == seen)
+
+
+def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, list[str]]:
+    """The ids of the calls that these rounds cancel, by execution."""
+    wanted: dict[str, list[str]] = {}
+    for round in rounds:
+        statement = select(calls.c.id).where(
+            calls.c.execution_id == round.execution.id, calls.c.run == round.execution.run
+        )
+        changes = round.output.changes
+        if changes is None:
+            statement = statement.where(calls.c.delivered_round.is_(None))
+        else:
+            made = {call.call_id for call in changes.calls}
+            numbers = [
+                call_id
+                for call_id, resolution in changes.delivered.items()
+                if resolution is Resolution.CANCELLED and call_id not in made
+            ]
+            if not numbers:
+                continue
+            statement = statement.where(calls.c.call_id.in_(numbers))
+        wanted[round.execution.id] = list(connection.scalars(statement))
+    return wanted
+
+
+def _arrived(connection: Connection, ids: Collection[str]) -> dict[str, int]:
+    """How many of these calls have an outcome that no round has taken, by execution."""
+    if not ids:
+        return {}
+    statement = (
+        select(calls.c.execution_id, func.count().label("arrived"))
+        .where(calls.c.id.in_(sorted(ids)), calls.c.arrived.is_not(None))
+        .group_by(calls.c.execution_id)
+    )
+    return {row.execution_id: row.arrived for row in connection.execute(statement)}
+
+
+def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
+    """Cancel calls: what has not suspended ends now, a suspended execution is told to stop."""
+    if not ids:
+        return
+    theirs = calls.c.id.in_(ids)
+    open_ = calls.c.phase.in_([Phase.QUEUED.value, Phase.RUNNING.value])
+    connection.execute(
+        update(calls)
+        .where(theirs, open_)
+        .values(
+            phase=Phase.DONE.value,
+            status=Status.CANCELLED.value,
+            due=null(),
+            worker=null(),
+            lease_expires=null(),
+            finished_at=now(),
+            output=null(),
+            error_type="asyncio.exceptions.CancelledError",
+            error_message="",
+            error_traceback=null(),
+        )
+    )
+    connection.execute(
+        update(calls).where(theirs, calls.c.phase == Phase.SUSPENDED.value).values(cancelling=True)
+    )
+    connection.execute(
+        update(states).where(states.c.id.in_(ids), states.c.worker.is_(None)).values(wake_at=now())
+    )
+
+
+class _Writes:
+    """The rows of several rounds, gathered into one list a statement."""
+
+    def __init__(self, codec: Codec) -> None:
+        self.codec = codec
+        self.rows: dict[Any, list[dict[str, Any]]] = {}
+
+    def put(self, statement: Any, **row: Any) -> None:
+        self.rows.setdefault(statement, []).append(row)
+
+    def add(self, round: Round, arrived: int) -> None:
+        """Add a round; `arrived` outcomes of calls that it cancels had come in."""
+        output, execution = round.output, round.execution
+        if isinstance(output, Exit) and execution.seen_round is None:
+            return  # over in its first round: the outcome is all there is
+        number = 1 if execution.seen_round is None else execution.seen_round + 1
+        key = {"e": execution.id, "n": execution.run}
+        if isinstance(output, Poll):
+            self._state(round, output, number, arrived)
+        else:
+            self.put(sql.STATE_DELETE, e=execution.id)
+        if output.changes is None:
+            self.put(sql.END_CALLS, **key, r=number)
+            self.put(sql.END_COROUTINES, **key)
+            self.put(sql.END_FUTURES, **key)
+        else:
+            self._changes(execution, key, output.changes, number)
+
+    def _changes(
+        self, execution: Execution, key: dict[str, Any], changes: Changes, number: int
+    ) -> None:
+        for coroutine in changes.spawned:
+            self._coroutine(key, coroutine)
+        for id, result in changes.finished.items():
+            columns = settled(result, self.codec).columns()
+            self.put(sql.COROUTINE_DONE, **key, c=id, **columns)
+        for id in changes.cancelled:
+            self.put(sql.COROUTINE_CANCELLED, **key, c=id)
+        for change in changes.joins.values():
+            self._join(key, change, number)
+        for call in changes.calls:
+            self._call(execution, call, number)
+        for call_id, resolution in changes.delivered.items():
+            self.put(sql.DELIVERED, **key, call=call_id, r=number, how=resolution.value)
+
+    def _state(self, round: Round, output: Poll, number: int, arrived: int) -> None:
+        execution, state = round.execution, output.state
+        values = {
+            "e": execution.id,
+            "next_coroutine_id": state.next_coroutine_id,
+            "next_call_id": state.next_call_id,
+            "outstanding_calls": state.outstanding_calls,
+            "poll_min_results": output.min_results,
+            "poll_max_results": output.max_results,
+            "poll_max_wait_seconds": output.max_wait_seconds,
+            "running_seconds": round.running_seconds,
+            "exit": exit_to_text(state.exit, self.codec),
+            "wait": output.max_wait_seconds,
+        }
+        if execution.seen_round is None:
+            self.put(
+                sql.STATE_INSERT,
+                **values,
+                version=state.version,
+                semantics=state.semantics,
+                run=execution.run,
+            )
+            self.put(sql.SUSPEND, e=execution.id)
+        else:
+            delivered = output.changes.delivered.values()
+            self.put(
+                sql.STATE_UPDATE,
+                **values,
+                seen=execution.seen_round,
+                r=number,
+                taken=arrived + sum(how is not Resolution.CANCELLED for how in delivered),
+                cancelling=execution.cancelling,
+            )
+
+    def _coroutine(self, key: dict[str, Any], coroutine: Coroutine) -> None:
+        continuation = coroutine.coroutine
+        wait = coroutine.wait
+        function = "" if wait is None else wait.function  # a nested join is spawned from its wait
+        input = code = None
+        if continuation is not None:
+            function, input = continuation.body.name, continuation.input
+            code = fingerprint(continuation.body.func)
+        self.put(
+            sql.COROUTINE_INSERT,
+            **key,
+            c=coroutine.id,
+            parent_id=coroutine.parent_id,
+            serves=coroutine.serves,
+            kind=coroutine.kind.value,
+            function=function,
+            input=None if coroutine.id == 0 else input,
+            fingerprint=code,
+        )
+
+    def _join(self, key: dict[str, Any], change: JoinChange, number: int) -> None:
+        row = {
+            **key,
+            "c": change.coroutine_id,
+            "s": change.seq,
+            "pending": change.pending,
+            "how": change.resolution and change.resolution.value,
+            "decided_by": change.decided_by,
+        }
+        if not change.opened:
+            self.put(sql.FUTURE_UPDATE, **row)
+            return
+        self.put(
+            sql.FUTURE_INSERT,
+            **row,
+            kind=change.kind.value,
+            function=change.function,
+            first_child=change.first_child,
+            children=change.children,
+            cancel_losers=change.cancel_losers,
+            r=number,
+            **_source(change),
+        )
+
+    def _call(self, execution: Execution, call: CallRequest, number: int) -> None:
+        row = {
+            "id": new_id(),
+            "execution_id": execution.id,
+            "run": execution.run,
+            "coroutine_id": call.coroutine_id,
+            "seq": call.seq,
+            "call_id": call.call_id,
+            "root_id": execution.root_id,
+            "parent_id": call.parent_id,
+            "serves": call.serves,
+            "kind": call.kind.value,
+            "function": call.function,
+            "input": call.input,
+            "created_round": number,
+            **_source(call),
+        }
+        if call.cancelled:
+            self.put(sql.CALL_CANCELLED, **row)
+        else:
+            wait = 0.0
+            if call.kind is Kind.TIMER:
+                wait = float(self.codec.decode_arguments(call.input).args[0])
+            self.put(sql.CALL_INSERT, **row, wait=wait)
+
+    def execute(self, connection: Connection) -> None:
+        for statement in sql.ORDER:
+            if rows := self.rows.get(statement):
+                connection.execute(statement, rows)
+
+
+def _source(at: CallRequest | JoinChange) -> dict[str, Any]:
+    where = at.where
+    return {
+        "source_file": where and where.file,
+        "source_line": where and where.line,
+        "await_stack": where and "\n".join(where.stack),
+    }

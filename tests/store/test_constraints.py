@@ -1,0 +1,324 @@
+"""Each constraint refuses a planted corruption, by name, on both databases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from sqlalchemy import Column, Table, bindparam, insert, update
+from sqlalchemy.exc import IntegrityError
+
+from rowtine.store.engine import Database
+from rowtine.store.tables import calls, coroutines, futures, metadata, states, workers
+from rowtine.store.types import now
+
+# A root that waits for all of a coroutine and a call, the call of that coroutine, which a worker
+# runs, and a root that is done.
+ROOT = "01890000-0000-7000-8000-00000000000a"
+QUEUED = "01890000-0000-7000-8000-00000000000b"
+RUNNING = "01890000-0000-7000-8000-00000000000c"
+DONE = "01890000-0000-7000-8000-00000000000d"
+WORKER = "01890000-0000-7000-8000-00000000000e"
+NOBODY = "01890000-0000-7000-8000-0000000000ff"
+
+NO_CALLER = dict.fromkeys(("execution_id", "run", "coroutine_id", "seq", "call_id", "root_id"))
+
+
+def a_call(id: str, phase: str, **columns: Any) -> dict[str, Any]:
+    return {
+        "id": id,
+        "kind": "function",
+        "function": "f",
+        "input": "[]",
+        "phase": phase,
+        "created_at": now(),
+        **columns,
+    }
+
+
+def a_child(id: str, phase: str, number: int, **columns: Any) -> dict[str, Any]:
+    caller = {"execution_id": ROOT, "run": 0, "seq": 0, "call_id": number, "root_id": ROOT}
+    return a_call(id, phase, **caller, created_round=1, **columns)
+
+
+def a_state(id: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "semantics": 1,
+        "run": 0,
+        "round": 1,
+        "next_coroutine_id": 3,
+        "next_call_id": 2,
+        "outstanding_calls": 2,
+        "arrived": 0,
+        "delivered": 0,
+        "poll_min_results": 1,
+        "poll_max_results": 10,
+        "running_seconds": 0.0,
+    }
+
+
+def a_coroutine(id: int, **columns: Any) -> dict[str, Any]:
+    return {
+        "execution_id": ROOT,
+        "run": 0,
+        "id": id,
+        "kind": "coroutine",
+        "function": "f",
+        "phase": "suspended",
+        "created_at": now(),
+        **columns,
+    }
+
+
+def a_future(**columns: Any) -> dict[str, Any]:
+    return {
+        "execution_id": ROOT,
+        "run": 0,
+        "coroutine_id": 0,
+        "seq": 0,
+        "kind": "all",
+        "function": "all(f, g)",
+        "first_child": 1,
+        "children": 2,
+        "pending": 2,
+        "cancel_losers": True,
+        "created_round": 1,
+        "created_at": now(),
+        **columns,
+    }
+
+
+def a_worker(id: str) -> dict[str, Any]:
+    return {
+        "id": id,
+        "host": "amber",
+        "pid": 7,
+        "boot_id": "b",
+        "functions": "[]",
+        "started_at": now(),
+        "heartbeat_at": now(),
+    }
+
+
+SOUND: list[tuple[Table, dict[str, Any]]] = [
+    (workers, a_worker(WORKER)),
+    (calls, a_call(ROOT, "suspended")),
+    (states, a_state(ROOT)),
+    (calls, a_child(QUEUED, "queued", 0, coroutine_id=2, parent_id=0, serves=0, due=now())),
+    (calls, a_child(RUNNING, "running", 1, coroutine_id=1, worker=WORKER, lease_expires=now())),
+    (calls, a_call(DONE, "done", status="OK", output="1", finished_at=now())),
+    (coroutines, a_coroutine(0)),
+    (coroutines, a_coroutine(1, parent_id=0, serves=0, input="[]")),
+    (futures, a_future()),
+]
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A database that holds the sound rows."""
+    with closing(Database(database_url)) as database:
+        with database.writing() as connection:
+            for table, row in SOUND:
+                connection.execute(insert(table).values(row))
+        yield database
+
+
+class Corrupt:
+    """One statement that must be refused, and by what."""
+
+    def __init__(self, constraint: str, table: Table, key: Any = None, **columns: Any) -> None:
+        """`key` is the sound row that is changed; without, `columns` is a row to insert."""
+        self.constraint = constraint
+        self.table = table
+        if key is None:
+            self.statement: Any = insert(table).values(columns)
+        else:
+            self.statement = update(table).where(table.c.id == key).values(columns)
+
+
+def call(constraint: str, id: str, **columns: Any) -> Corrupt:
+    return Corrupt(f"ck_calls_{constraint}", calls, id, **columns)
+
+
+def state(constraint: str, **columns: Any) -> Corrupt:
+    return Corrupt(f"ck_states_{constraint}", states, ROOT, **columns)
+
+
+def coroutine(constraint: str, id: int, **columns: Any) -> Corrupt:
+    return Corrupt(f"ck_coroutines_{constraint}", coroutines, id, **columns)
+
+
+def future(constraint: str, **columns: Any) -> Corrupt:
+    return Corrupt(f"ck_futures_{constraint}", futures, **a_future(seq=1, **columns))
+
+
+CORRUPTIONS = {
+    # calls
+    "two calls of one id": Corrupt("pk_calls", calls, **a_call(DONE, "queued")),
+    "a call of an execution that is not": Corrupt(
+        "fk_calls_execution", calls, QUEUED, execution_id=NOBODY
+    ),
+    "a call number given twice": Corrupt("uq_calls_call", calls, RUNNING, call_id=0),
+    "two calls at one place of a journal": Corrupt(
+        "uq_calls_journal", calls, RUNNING, coroutine_id=2
+    ),
+    "a call of an unknown kind": call("kind", QUEUED, kind="coroutine"),
+    "an unknown phase": call("phase", ROOT, phase="sleeping"),
+    "an unknown status": call("status", QUEUED, status="FINE"),
+    "an unknown resolution": call("resolution", DONE, resolution="luck", delivered_round=1),
+    "a function without a name": call("function", QUEUED, function=""),
+    "a name of 201 characters": call("function", QUEUED, function="f" * 201),
+    "a negative attempt": call("counters", QUEUED, attempt=-1),
+    "a negative claim": call("counters", QUEUED, claim=-1),
+    "a negative run": call("counters", QUEUED, current_run=-1),
+    **{
+        f"a child without its {column}": call("caller", QUEUED, **{column: None})
+        for column in NO_CALLER
+    },
+    "a root with a call number": call("caller", DONE, call_id=0),
+    "a member of no wait": call("member", QUEUED, serves=None),
+    "a member of nobody": call("member", QUEUED, parent_id=None),
+    "running, but held by nobody": call("lease", RUNNING, worker=None, lease_expires=None),
+    "held without an end": call("lease", RUNNING, lease_expires=None),
+    "done, but still held": call("lease", DONE, worker=WORKER, lease_expires=now()),
+    "a lease of nobody's": call("lease", DONE, lease_expires=now()),
+    "done, and due": call("due", DONE, due=now()),
+    "running, and due": call("due", RUNNING, due=now()),
+    "done without an outcome": call("done", DONE, status=None),
+    "done without a time": call("done", DONE, finished_at=None),
+    "finished, but not done": call("done", QUEUED, finished_at=now()),
+    "OK with an error": call("error", DONE, error_type="ValueError"),
+    "arrived, but not done": call("arrived", QUEUED, arrived=1),
+    "delivered without a resolution": call("delivered", DONE, delivered_round=2),
+    "resolved without a round": call("delivered", DONE, resolution="result"),
+    # states
+    "two states of one execution": Corrupt("pk_states", states, **a_state(ROOT)),
+    "a state of no call": Corrupt("fk_states_call", states, **a_state(NOBODY)),
+    "less than no call outstanding": state("outstanding", outstanding_calls=-1),
+    "less delivered than nothing": state("arrived", arrived=-1, delivered=-1),
+    "more delivered than arrived": state("arrived", arrived=1, delivered=2),
+    "more waiting than outstanding": state("arrived", arrived=3),
+    "a round before the first": state("round", round=0),
+    "a run before the first": state("round", run=-1),
+    "a round that is run, and never ends": state("lease", worker=WORKER),
+    "a poll for no result": state("poll", poll_min_results=0),
+    "a poll for at most none": state("poll", poll_max_results=0),
+    # coroutines
+    "two coroutines of one number": Corrupt(
+        "pk_coroutines", coroutines, **a_coroutine(1, parent_id=0, serves=0)
+    ),
+    "a coroutine of no execution": Corrupt(
+        "fk_coroutines_execution", coroutines, **(a_coroutine(0) | {"execution_id": NOBODY})
+    ),
+    "a coroutine of an unknown kind": coroutine("kind", 1, kind="function"),
+    "a coroutine in an unknown phase": coroutine("phase", 1, phase="running"),
+    "a coroutine of an unknown status": Corrupt(
+        "ck_coroutines_status",
+        coroutines,
+        **a_coroutine(2, parent_id=0, serves=0, status="FINE", finished_at=now())
+        | {"phase": "done"},
+    ),
+    "a second main coroutine": coroutine("tree", 1, parent_id=None, serves=None),
+    "a main coroutine with a parent": coroutine("tree", 0, parent_id=-1, serves=0),
+    "a child that serves no wait": coroutine("tree", 1, serves=None),
+    "its own parent": coroutine("tree", 1, parent_id=1),
+    "a coroutine that is done without an outcome": coroutine(
+        "done", 1, phase="done", finished_at=now()
+    ),
+    "a coroutine that is done without a time": coroutine("done", 1, phase="done", status="OK"),
+    "an outcome of a suspended coroutine": coroutine("done", 1, status="OK"),
+    # futures
+    "two waits at one place of a journal": Corrupt("pk_futures", futures, **a_future()),
+    "a wait in no execution": Corrupt(
+        "fk_futures_execution", futures, **(a_future() | {"execution_id": NOBODY})
+    ),
+    "a wait of an unknown kind": future("kind", kind="some"),
+    "an unknown resolution of a wait": future("resolution", resolution="luck", resolved_at=now()),
+    "more pending than there are": future("pending", pending=3),
+    "less pending than none": future("pending", pending=-1),
+    "a wait for oneself": future("children", first_child=0),
+    "resolved at no time": future("resolved", resolution="result"),
+    "a time of a resolution that is not": future("resolved", resolved_at=now()),
+    "decided by one before the members": future(
+        "decided", decided_by=0, resolution="result", resolved_at=now()
+    ),
+    "decided by one after the members": future(
+        "decided", decided_by=3, resolution="result", resolved_at=now()
+    ),
+    # workers
+    "two workers of one id": Corrupt("pk_workers", workers, **a_worker(WORKER)),
+}
+
+
+@pytest.mark.parametrize("story", CORRUPTIONS)
+def test_the_database_refuses(database: Database, story: str) -> None:
+    corruption = CORRUPTIONS[story]
+
+    with pytest.raises(IntegrityError) as refused, database.writing() as connection:
+        connection.execute(corruption.statement)
+
+    assert corruption.constraint in named(refused.value, corruption.table)
+
+
+def test_every_constraint_has_a_corruption_that_it_refuses() -> None:
+    constraints = {
+        str(constraint.name)
+        for table in metadata.tables.values()
+        for constraint in table.constraints
+    }
+
+    assert {corruption.constraint for corruption in CORRUPTIONS.values()} == constraints
+
+
+def _required() -> list[Column[Any]]:
+    return [
+        column
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if not column.nullable
+    ]
+
+
+@pytest.mark.parametrize(
+    "column", _required(), ids=lambda column: f"{column.table.name}.{column.name}"
+)
+def test_the_database_refuses_null_as(database: Database, column: Column[Any]) -> None:
+    null = bindparam("null", None, type_=column.type)
+
+    with pytest.raises(IntegrityError) as refused, database.writing() as connection:
+        connection.execute(update(column.table).values({column.name: null}))
+
+    assert named(refused.value, column.table) == {column.name}
+
+
+def named(error: IntegrityError, table: Table) -> set[str]:
+    """The constraint, or the column that must not be null, that the database says was violated.
+
+    SQLite names no foreign key, so that all of the table are meant.
+    """
+    original: Any = error.orig
+    if (diagnosis := getattr(original, "diag", None)) is not None:
+        return {diagnosis.constraint_name or diagnosis.column_name}
+    kind, _, what = str(original).partition(" constraint failed")
+    if kind == "FOREIGN KEY":
+        return {str(each.constraint.name) for each in table.foreign_keys if each.constraint}
+    what = what.removeprefix(": ").replace(f"{table.name}.", "")
+    if kind == "UNIQUE":
+        return {
+            str(constraint.name)
+            for constraint in table.constraints
+            if [column.name for column in getattr(constraint, "columns", ())] == what.split(", ")
+        }
+    return {what}
+
+
+def test_what_belongs_to_a_call_goes_with_it(database: Database) -> None:
+    with database.writing() as connection:
+        connection.execute(calls.delete().where(calls.c.id == ROOT))
+
+        assert connection.scalars(calls.select().with_only_columns(calls.c.id)).all() == [DONE]
+        for table in (states, coroutines, futures):
+            assert connection.execute(table.select()).all() == []
