@@ -506,9 +506,7 @@ def test_a_reloaded_class_replaces_the_earlier_one_of_its_name(codec: JsonCodec)
 
 
 @pytest.mark.parametrize("cls", [int, threading.Thread, enum.Enum, KeyboardInterrupt])
-def test_only_classes_with_known_fields_can_be_registered(
-    codec: JsonCodec, cls: type[Any]
-) -> None:
+def test_only_classes_with_known_fields_can_be_registered(codec: JsonCodec, cls: type[Any]) -> None:
     with pytest.raises(TypeError, match="cannot be registered"):
         codec.register(cls)
 
@@ -791,9 +789,7 @@ def test_the_refusal_names_the_path(codec: JsonCodec) -> None:
         (Arguments(({object()},)), "argument 1, {...}: cannot store"),
     ],
 )
-def test_the_refusal_names_the_argument(
-    codec: JsonCodec, arguments: Arguments, label: str
-) -> None:
+def test_the_refusal_names_the_argument(codec: JsonCodec, arguments: Arguments, label: str) -> None:
     with pytest.raises(TypeError) as caught:
         codec.encode_arguments(arguments)
 
@@ -1557,7 +1553,9 @@ def test_a_remote_error_as_a_value_stands_for_the_error_that_it_holds(codec: Jso
     class Late(Exception):
         pass
 
-    text = codec.encode(RemoteError(class_name(Late), "bad", "trace", '{"args":["bad",{"$set":[]}]}'))
+    text = codec.encode(
+        RemoteError(class_name(Late), "bad", "trace", '{"args":["bad",{"$set":[]}]}')
+    )
     before = codec.decode(text)
     codec.register(Late)
     after = codec.decode(text)

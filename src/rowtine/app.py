@@ -15,7 +15,6 @@ from rowtine.core.directives import Body, Call, running
 from rowtine.core.discard import Shared
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.retry import Retry
-from rowtine.core.status import Status
 from rowtine.errors import NotFound, RemoteError, UsageError
 from rowtine.functions import CoroutineFunction, Function
 from rowtine.probes import SILENT, Probe
@@ -291,8 +290,6 @@ class Handle(Generic[R]):
         return standing.settled if standing.phase is Phase.DONE else None
 
     def _unwrap(self, settled: Settled) -> R:
-        if settled.status is Status.CANCELLED and settled.error_type is None:
-            raise asyncio.CancelledError
         if settled.error_type is None:
             return cast(R, self._app.codec.decode(settled.output))
         stored = RemoteError(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
 
-from rowtine.core.ids import IdSource
+from rowtine.core.ids import uuid7
 
 __all__ = ["jitter", "monotonic", "new_id"]
 
@@ -20,7 +21,30 @@ monotonic = time.monotonic
 jitter = random.SystemRandom().random
 """A random number in [0, 1)."""
 
-_ids = IdSource()
+class _IdSource:
+    """Makes ids that grow strictly within this process, also when the clock goes back.
+
+    Order between processes is only as good as their clocks: nothing but readability and the
+    locality of the index depends on it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._milliseconds = 0
+        self._counter = 0
+
+    def next(self, milliseconds: int, random: int) -> str:
+        with self._lock:
+            if milliseconds > self._milliseconds:
+                self._milliseconds, self._counter = milliseconds, 0
+            elif self._counter == 0xFFF:
+                self._milliseconds, self._counter = self._milliseconds + 1, 0
+            else:
+                self._counter += 1
+            return uuid7(self._milliseconds, self._counter, random)
+
+
+_ids = _IdSource()
 
 
 def new_id() -> str:

@@ -257,7 +257,7 @@ CORRUPTIONS = {
 def test_the_database_refuses(database: Database, story: str) -> None:
     corruption = CORRUPTIONS[story]
 
-    with pytest.raises(IntegrityError) as refused, database.writing() as connection:
+    with pytest.raises(IntegrityError) as refused, database.engine.begin() as connection:
         connection.execute(corruption.statement)
 
     assert corruption.constraint in named(refused.value, corruption.table)
@@ -288,7 +288,7 @@ def _required() -> list[Column[Any]]:
 def test_the_database_refuses_null_as(database: Database, column: Column[Any]) -> None:
     null = bindparam("null", None, type_=column.type)
 
-    with pytest.raises(IntegrityError) as refused, database.writing() as connection:
+    with pytest.raises(IntegrityError) as refused, database.engine.begin() as connection:
         connection.execute(update(column.table).values({column.name: null}))
 
     assert named(refused.value, column.table) == {column.name}

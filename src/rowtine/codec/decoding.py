@@ -6,8 +6,9 @@ registered classes are rebuilt, and nothing is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, cast
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from rowtine.codec import leaves
 from rowtine.codec.classes import Registry
@@ -15,134 +16,168 @@ from rowtine.codec.errors import revive
 from rowtine.codec.text import dumps
 from rowtine.errors import DecodeError, RemoteError
 
+# Where a JSON value stands: (container, key), and its depth.
+Place = tuple[Any, Any, int]
+
 _ERROR_KEYS = {"$error", "message", "args", "attrs", "notes", "traceback"}
 
 
 class Decoder:
-    """The walk up. It works in place: what it is given must be fresh from the parser."""
+    """The walk down to what holds other values, and up again, rebuilding.
+
+    It works in place: what it is given must be fresh from the parser. Like the encoder's it needs
+    no stack of the interpreter's.
+    """
 
     def __init__(
         self, registry: Registry, max_depth: int, find_function: Callable[[str], Any]
     ) -> None:
-        self._registry = registry
+        self.registry = registry
+        self.find_function = find_function
         self._max_depth = max_depth
-        self._find_function = find_function
 
     def value(self, tree: object, depth: int = 0) -> Any:
         """The value that plain JSON values stand for, or DecodeError."""
-        kind = type(tree)
-        if kind is list:
-            return self._list(tree, depth)
-        return self._object(tree, depth) if kind is dict else tree
+        root = [tree]
+        tagged: list[Place] = []
+        waiting: list[Place] = [(root, 0, depth)] if _is_container(tree) else []
+        while waiting:
+            place = waiting.pop()
+            container, key, depth = place
+            inside = container[key]
+            tag = _tag_of(inside)
+            if tag is None:
+                waiting += self._children(inside, depth)
+            else:
+                tagged.append(place)
+                for inner in tag.inside(inside):
+                    waiting += self._children(inner, depth)
+        for container, key, depth in reversed(tagged):
+            container[key] = self._rebuilt(container[key], depth)
+        return root[0]
 
-    def _list(self, tree: Any, depth: int) -> Any:
-        numbered: Any = enumerate(tree)
-        return self._each(tree, numbered, depth)
-
-    def _object(self, tree: Any, depth: int) -> Any:
-        first = next(iter(tree), "")
-        if first[:1] == "$":
-            return self._tagged(first, tree, depth)
-        return self._each(tree, tree.items(), depth)
-
-    def _each(self, tree: Any, items: Iterable[tuple[Any, object]], depth: int) -> Any:
-        self._check(depth)
-        for key, item in items:
-            kind = type(item)
-            if kind is dict or kind is list:
-                tree[key] = self.value(item, depth + 1)
-        return tree
-
-    def _check(self, depth: int) -> None:
+    def _children(self, container: Any, depth: int) -> Iterator[Place]:
         if depth >= self._max_depth:
             raise DecodeError(f"nested more than {self._max_depth} deep")
+        items = container.items() if type(container) is dict else enumerate(container)
+        return ((container, key, depth + 1) for key, item in items if _is_container(item))
 
-    def _tagged(self, tag: str, body: dict[str, Any], depth: int) -> Any:
-        from_json = _FROM_JSON.get(tag)
-        if from_json is None:
-            raise DecodeError(f"unknown tag {tag!r:.60}")
+    def _rebuilt(self, body: dict[str, Any], depth: int) -> Any:
+        name = next(iter(body))
         try:
-            return from_json(self, tag, body, depth)
+            return _TAGS[name].build(self, name, body, depth)
         except DecodeError:
             raise
         except Exception as error:
-            raise DecodeError(f"a malformed {tag}: {type(error).__name__}: {error}") from error
-
-    def items(self, tag: str, body: dict[str, Any], depth: int) -> list[Any]:
-        return cast("list[Any]", self.value(_only(body, tag, list), depth))
-
-    def unique(self, tag: str, body: dict[str, Any], depth: int) -> set[Any]:
-        items = self.items(tag, body, depth)
-        values = set(items)
-        if len(values) < len(items):
-            raise DecodeError(f"a malformed {tag}: two equal items")
-        return values
-
-    def pairs(self, tag: str, body: dict[str, Any], depth: int) -> dict[Any, Any]:
-        self._check(depth)
-        pairs = _only(body, tag, list)
-        value = {self.value(key, depth + 1): self.value(item, depth + 1) for key, item in pairs}
-        if len(value) < len(pairs):
-            raise DecodeError(f"a malformed {tag}: two equal keys")
-        return value
-
-    def moment(self, tag: str, body: dict[str, Any], depth: int) -> Any:
-        return leaves.moment(body, tag, self.value(body.get("name"), depth))
-
-    def record(self, tag: str, body: dict[str, Any], depth: int) -> Any:
-        shape = self._registry.named(body.pop(tag), tag)
-        return shape.build(self._each(body, body.items(), depth))
-
-    def member(self, tag: str, body: dict[str, Any], _depth: int) -> Any:
-        name, member = _only(body, tag, list)
-        return self._registry.named(name, tag).build({"name": member})
-
-    def function(self, tag: str, body: dict[str, Any], _depth: int) -> Any:
-        return self._find_function(_only(body, tag, str))
-
-    def error(self, tag: str, body: dict[str, Any], depth: int) -> Exception:
-        if not body.keys() <= _ERROR_KEYS:
-            raise DecodeError("a malformed $error: it has other keys than an error has")
-        name, message, traceback = (
-            body.pop(tag),
-            body.pop("message", ""),
-            body.pop("traceback", None),
-        )
-        if not (isinstance(name, str) and isinstance(message, str)):
-            raise DecodeError("a malformed $error: its type or message is no text")
-        if not isinstance(traceback, str | None):
-            raise DecodeError("a malformed $error: its traceback is no text")
-        remote = RemoteError(name, message, traceback, dumps(body) if body else None)
-        return self.revived(remote, depth)
+            raise DecodeError(f"a malformed {name}: {type(error).__name__}: {error}") from error
 
     def revived(self, remote: RemoteError, depth: int = 0) -> Exception:
         """The error that was stored, as its class where that can be."""
-        return revive(remote, self._registry.exception, lambda tree: self.value(tree, depth))
+        return revive(remote, self.registry.exception, lambda tree: self.value(tree, depth))
 
 
-def _only(body: dict[str, Any], tag: str, kind: type[Any]) -> Any:
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """How the object under a tag is rebuilt, and which containers in it hold values."""
+
+    build: Callable[[Decoder, str, dict[str, Any], int], Any]
+    inside: Callable[[dict[str, Any]], list[Any]] = lambda _body: []
+
+
+def _is_container(tree: object) -> bool:
+    kind = type(tree)
+    return kind is dict or kind is list
+
+
+def _tag_of(tree: Any) -> Tag | None:
+    name = next(iter(tree), "") if type(tree) is dict else ""
+    if name[:1] != "$":
+        return None
+    if name not in _TAGS:
+        raise DecodeError(f"unknown tag {name!r:.60}")
+    return _TAGS[name]
+
+
+def _only(tag: str, body: dict[str, Any], kind: type[Any]) -> Any:
     if len(body) > 1 or type(body[tag]) is not kind:
         raise DecodeError(f"a malformed {tag}: it holds one {kind.__name__} and nothing else")
     return body[tag]
 
 
-def _leaf(leaf: leaves.Leaf) -> Callable[[Decoder, str, dict[str, Any], int], Any]:
-    return lambda _decoder, tag, body, _depth: leaf.from_json(_only(body, tag, leaf.json))
+def _tuple(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    return tuple(_only(tag, body, list))
 
 
-_FROM_JSON: dict[str, Callable[[Decoder, str, dict[str, Any], int], Any]] = {
-    "$tuple": lambda decoder, tag, body, depth: tuple(decoder.items(tag, body, depth)),
-    "$set": Decoder.unique,
-    "$frozenset": lambda decoder, tag, body, depth: frozenset(decoder.unique(tag, body, depth)),
-    "$dict": Decoder.pairs,
-    "$datetime": Decoder.moment,
-    "$time": Decoder.moment,
-    "$dataclass": Decoder.record,
-    "$namedtuple": Decoder.record,
-    "$pydantic": Decoder.record,
-    "$enum": Decoder.member,
-    "$error": Decoder.error,
-    "$function": Decoder.function,
+def _set(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    items = _only(tag, body, list)
+    values = (set if tag == "$set" else frozenset)(items)
+    if len(values) < len(items):
+        raise DecodeError(f"a malformed {tag}: two equal items")
+    return values
+
+
+def _dict(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    pairs = _only(tag, body, list)
+    value = {key: item for key, item in pairs}
+    if len(value) < len(pairs):
+        raise DecodeError(f"a malformed {tag}: two equal keys")
+    return value
+
+
+def _moment(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    return leaves.moment(tag, body)
+
+
+def _record(decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    return decoder.registry.named(body.pop(tag), tag).build(body)
+
+
+def _member(decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    name, member = _only(tag, body, list)
+    return decoder.registry.named(name, tag).build({"name": member})
+
+
+def _function(decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
+    return decoder.find_function(_only(tag, body, str))
+
+
+def _error(decoder: Decoder, tag: str, body: dict[str, Any], depth: int) -> Exception:
+    if not body.keys() <= _ERROR_KEYS:
+        raise DecodeError("a malformed $error: it has other keys than an error has")
+    name, message, traceback = body.pop(tag), body.pop("message", ""), body.pop("traceback", "")
+    if not all(type(text) is str for text in (name, message, traceback)):
+        raise DecodeError("a malformed $error: its type, message or traceback is no text")
+    details = dumps(body) if body else None
+    return decoder.revived(RemoteError(name, message, traceback or None, details), depth)
+
+
+def _leaf(leaf: leaves.Leaf) -> Tag:
+    return Tag(lambda _decoder, tag, body, _depth: leaf.from_json(_only(tag, body, leaf.json)))
+
+
+def _items(body: dict[str, Any]) -> list[Any]:
+    """The list under the tag, if it is one."""
+    return [items for items in [*body.values()][:1] if type(items) is list]
+
+
+def _pairs(body: dict[str, Any]) -> list[Any]:
+    return [pair for items in _items(body) for pair in items if type(pair) is list]
+
+
+# An error has none inside: it is rebuilt as a whole, or stays a RemoteError as a whole.
+_TAGS: dict[str, Tag] = {
+    "$tuple": Tag(_tuple, _items),
+    "$set": Tag(_set, _items),
+    "$frozenset": Tag(_set, _items),
+    "$dict": Tag(_dict, _pairs),
+    "$datetime": Tag(_moment),
+    "$time": Tag(_moment),
+    "$dataclass": Tag(_record, lambda body: [body]),
+    "$namedtuple": Tag(_record, lambda body: [body]),
+    "$pydantic": Tag(_record, lambda body: [body]),
+    "$enum": Tag(_member),
+    "$function": Tag(_function),
+    "$error": Tag(_error),
     **{
         leaf.tag: _leaf(leaf)
         for leaf in (*leaves.SOMETIMES, *leaves.ALWAYS, *leaves.BINARY.values())

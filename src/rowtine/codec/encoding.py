@@ -4,13 +4,14 @@ A plain JSON type stays itself. Everything else becomes an object whose first ke
 starts with `$`; so a dict with such a key of its own is tagged as well. Types are exact: a subclass
 is another type, and what it adds would be lost without a word.
 
-Depth is counted in values, not in brackets, so both directions draw the same line.
+The walk keeps its own stack, so the depth of a value is limited by `max_depth` and not by how much
+is left of the interpreter's. Depth is counted in values, not in brackets, here and in `decoding`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, time
 from types import NoneType
 from typing import Any
@@ -31,6 +32,13 @@ from rowtine.codec.shapes import Shape, kind_of
 from rowtine.codec.text import Refused, TooDeep, TooLarge, dumps, is_plain_key, storable
 from rowtine.errors import RemoteError
 
+# A container that is being filled: its items are values first, and trees in the end. With it goes
+# how the path to a value names a key of it.
+Filling = tuple[Any, Callable[[Any], str]]
+Opened = tuple[Any, list[Filling]]
+# Where a value stands: (container, key), its depth, how the path names the key, the place around.
+Place = tuple[Any, Any, int, Callable[[Any], str], Any]
+
 _NATURAL_ORDER = frozenset({int, str})
 _ERROR_COST = 100  # in items, of an exception inside a value: its texts take time and room
 
@@ -43,7 +51,7 @@ class Encoder:
     `lenient` is about the insides of errors only: what cannot be stored of one is left out.
     """
 
-    __slots__ = ("_budget", "_errors", "_lenient", "_max_depth", "_registry")
+    __slots__ = ("_budget", "_errors", "_lenient", "_max_depth", "_registry", "_unsorted")
 
     def __init__(
         self, registry: Registry, max_depth: int, budget: int, *, lenient: bool = False
@@ -53,145 +61,158 @@ class Encoder:
         self._budget = budget
         self._lenient = lenient
         self._errors: list[BaseException] = []
+        self._unsorted: list[list[Any]] = []
 
     def tree(self, value: object, depth: int = 0) -> Any:
         """The value as plain JSON values, or Refused with the reason and the path."""
-        kind = type(value)
-        leaf = _LEAVES.get(kind)
+        leaf = _LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
+        root = [value]
+        waiting: list[Place] = [(root, 0, depth, str, None)]
+        while waiting:
+            place = waiting.pop()
+            try:
+                children = self._open(place)
+            except Refused as refused:
+                refused.path = refused.path or _path(place)
+                raise
+            waiting += reversed(children)
+        while self._unsorted:  # the inner ones before those that hold them
+            self._unsorted.pop().sort(key=dumps)
+        return root[0]
+
+    def _open(self, place: Place) -> list[Place]:
+        """Put the form of a container into its place; what it holds is left to be opened."""
+        holder, key, depth, _, _ = place
+        value = holder[key]
         if depth >= self._max_depth:
             raise TooDeep(f"nested more than {self._max_depth} deep")
-        container = _CONTAINERS.get(kind)
-        return container(self, value, depth) if container else self._of_class(value, depth)
+        opened = _CONTAINERS.get(type(value), Encoder._of_class)
+        holder[key], fillings = opened(self, value, depth)
+        children: list[Place] = []
+        for container, name in fillings:
+            self._fill(container, name, place, children)
+        return children
 
-    def items(
-        self, values: Collection[Any], depth: int, segment: Callable[[int], str] = "[{}]".format
-    ) -> list[Any]:
-        """What a container holds; `segment` is how the path names its nth item."""
-        self._spend(len(values))
-        tree: list[Any] = []
-        try:
-            for value in values:  # no comprehension: after an error, the length says where
-                tree.append(self.tree(value, depth + 1))  # noqa: PERF401
-        except Refused as refused:
-            refused.below(segment(len(tree)))
-            raise
-        return tree
-
-    def values(
-        self, value: Mapping[Any, Any], depth: int, segment: Callable[[Any], str]
-    ) -> dict[Any, Any]:
-        """The same mapping with its values encoded."""
-        self._spend(len(value))
-        tree: dict[Any, Any] = {}
-        key: Any = None
-        try:
-            for key, item in value.items():
-                tree[key] = self.tree(item, depth + 1)
-        except Refused as refused:
-            refused.below(segment(key))
-            raise
-        return tree
-
-    def mapping(self, value: Mapping[Any, Any], depth: int) -> Any:
-        """A JSON object, if every key can be one's."""
-        return self._object(self.values(value, depth, _subscript), depth)
-
-    def _object(self, tree: dict[Any, Any], depth: int) -> Any:
-        if all(map(is_plain_key, tree)):
-            return tree
-        keys = self.items(tree, depth, "<key {}>".format)
-        return {"$dict": [[key, item] for key, item in zip(keys, tree.values(), strict=True)]}
-
-    def unordered(self, value: set[Any] | frozenset[Any], depth: int) -> Any:
-        """In an order that is the same in every process: Python's own for numbers and text."""
-        kinds = {*map(_type, value)}
-        natural = len(kinds) == 1 and kinds <= _NATURAL_ORDER
-        items = self.items(sorted(value) if natural else value, depth, lambda _at: "{...}")
-        return {f"${type(value).__name__}": items if natural else sorted(items, key=dumps)}
-
-    def binary(self, value: bytes | bytearray, _depth: int) -> Any:
-        """Refused before it is copied several times, if it is too large anyway."""
-        self._spend(len(value) // 2)
-        return leaves.BINARY[type(value)].tagged(value)
-
-    def described(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
-        """What a rebuild of the error needs: args, attributes, notes."""
-        if any(error is outer for outer in self._errors):
-            raise Refused("an exception that holds itself")
-        self._errors.append(error)
-        try:
-            return self._parts(self._state(error), depth)
-        finally:
-            self._errors.pop()
-
-    def _state(self, error: BaseException) -> dict[str, Any]:
-        try:
-            return state_of(error)
-        except Exception as failure:
-            if self._lenient:
-                return {}
-            raise Refused(f"cannot store this {type_name(error)}: {failure}") from failure
-
-    def _parts(self, state: dict[str, Any], depth: int) -> dict[str, Any]:
-        if not self._lenient:
-            return self.values(state, depth, PARTS.__getitem__)
-        attributes = self._kept(state.pop("attrs", {}), depth + 1)
-        attrs = {"attrs": self._object(attributes, depth + 1)} if attributes else {}
-        return self._kept(state, depth) | attrs
-
-    def _kept(self, value: Mapping[str, Any], depth: int) -> dict[str, Any]:
-        """What of a mapping can be stored."""
-        kept: dict[str, Any] = {}
-        for key, item in value.items():
-            with contextlib.suppress(Exception):
-                kept[key] = self.tree(item, depth + 1)
-        return kept
+    def _fill(
+        self, container: Any, name: Callable[[Any], str], place: Place, children: list[Place]
+    ) -> None:
+        """Encode the leaves at once, note the others."""
+        self._spend(len(container))
+        depth = place[2] + 1
+        for key, item in container.items() if type(container) is dict else enumerate(container):
+            leaf = _LEAVES.get(type(item))
+            if leaf is None:
+                children.append((container, key, depth, name, place))
+            else:
+                try:
+                    container[key] = leaf(item)
+                except Refused as refused:
+                    refused.path = _path((container, key, depth, name, place))
+                    raise
 
     def _spend(self, items: int) -> None:
         self._budget -= items
         if self._budget < 0:
             raise TooLarge("its containers hold too many items")
 
-    def _of_class(self, value: object, depth: int) -> Any:
+    def open_list(self, value: list[Any], _depth: int) -> Opened:
+        items = list(value)
+        return items, [(items, "[{}]".format)]
+
+    def open_tuple(self, value: tuple[Any, ...], _depth: int) -> Opened:
+        items = list(value)
+        return {"$tuple": items}, [(items, "[{}]".format)]
+
+    def open_dict(self, value: dict[Any, Any], _depth: int) -> Opened:
+        """A JSON object, if every key can be one's."""
+        if all(map(is_plain_key, value)):
+            tree = dict(value)
+            return tree, [(tree, _subscript)]
+        pairs = [[key, item] for key, item in value.items()]
+        return {"$dict": pairs}, [(pair, _pair_name(pair[0])) for pair in pairs]
+
+    def open_set(self, value: set[Any] | frozenset[Any], _depth: int) -> Opened:
+        """In an order that is the same in every process: Python's own for numbers and text."""
+        kinds = {*map(_type, value)}
+        natural = len(kinds) == 1 and kinds <= _NATURAL_ORDER
+        items: list[Any] = sorted(value) if natural else list(value)
+        if not natural:
+            self._unsorted.append(items)
+        return {f"${type(value).__name__}": items}, [(items, lambda _at: "{...}")]
+
+    def open_bytes(self, value: bytes | bytearray, _depth: int) -> Opened:
+        """Refused before it is copied several times, if it is too large anyway."""
+        self._spend(len(value) // 2)
+        return leaves.BINARY[type(value)].tagged(value), []
+
+    def _of_class(self, value: object, depth: int) -> Opened:
         shape = self._registry.of(type(value))
         if shape is not None:
-            return self._shaped(shape, value, depth)
+            return self._shaped(shape, value)
         if isinstance(value, RemoteError):
-            return {"$error": storable(str(value.type))} | stored_form(value)
+            return {"$error": storable(str(value.type))} | stored_form(value), []
         if isinstance(value, BaseException):
             return self._error(value, depth)
         name = _function_name(value)
         if name is None:
             raise Refused(f"cannot store a value of type {type_name(value)}; {_hint(value)}")
-        return {"$function": name}
+        return {"$function": name}, []
 
-    def _shaped(self, shape: Shape, value: Any, depth: int) -> dict[str, Any]:
+    def _shaped(self, shape: Shape, value: Any) -> Opened:
         try:
             fields = shape.take(value)
         except Exception as error:  # a property among the fields is user code
             raise Refused(str(error)) from error
         if shape.tag == "$enum":
-            return {"$enum": [shape.name, fields["name"]]}
-        return {shape.tag: shape.name, **self.values(fields, depth, ".{}".format)}
+            return {"$enum": [shape.name, fields["name"]]}, []
+        tree = {shape.tag: shape.name, **fields}
+        return tree, [(tree, ".{}".format)]
 
-    def _error(self, error: BaseException, depth: int) -> dict[str, Any]:
+    def _error(self, error: BaseException, depth: int) -> Opened:
         """An exception as a value: what it is, not where it was raised.
 
         So its text is the same at a rebuild of the coroutine. Inside an error (lenient) it has
         been raised, and keeps its traceback.
         """
-        name = class_name(type(error))
-        if not self._lenient and self._registry.exception(name) is not type(error):
+        self._spend(_ERROR_COST)
+        name, message = class_name(type(error)), message_of(error)
+        if self._lenient:
+            text = attempt(lambda: traceback_of(error))
+            return _error_tree(name, message, self.described(error, depth), text), []
+        if self._registry.exception(name) is not type(error):
             raise Refused(
                 f"cannot store an exception of type {name}; it must be an Exception that its "
                 "module has under this name, or be registered: app.register(...)"
             )
-        self._spend(_ERROR_COST)
-        text = attempt(lambda: traceback_of(error) if self._lenient else remote_traceback(error))
-        body = {"message": message_of(error), **self.described(error, depth)}
-        return {"$error": name} | body | ({"traceback": text} if text else {})
+        try:
+            tree = _error_tree(name, message, state_of(error), remote_traceback(error))
+        except Exception as failure:
+            raise Refused(f"cannot store this {name}: {failure}") from failure
+        return tree, [(tree, PARTS.__getitem__)]
+
+    def described(self, error: BaseException, depth: int = 0) -> dict[str, Any]:
+        """As much as can be stored of what a rebuild of the error needs.
+
+        Raises whatever looking at it raises, and Refused if it is inside itself.
+        """
+        if any(error is outer for outer in self._errors):
+            raise Refused("an exception that holds itself")
+        self._errors.append(error)
+        try:
+            state = state_of(error)
+            attributes = self._kept(state.pop("attrs", {}), depth + 1)
+            return self._kept(state, depth) | ({"attrs": attributes} if attributes else {})
+        finally:
+            self._errors.pop()
+
+    def _kept(self, value: Mapping[str, Any], depth: int) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        for key in filter(is_plain_key, value):
+            with contextlib.suppress(Exception):
+                kept[key] = self.tree(value[key], depth + 1)
+        return kept
 
 
 _LEAVES: dict[type[Any], Callable[[Any], Any]] = {
@@ -204,15 +225,22 @@ _LEAVES: dict[type[Any], Callable[[Any], Any]] = {
     time: leaves.moment_tree,
     **{leaf.kind: leaf.tagged for leaf in leaves.ALWAYS},
 }
-_CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Any]] = {
-    list: Encoder.items,
-    dict: Encoder.mapping,
-    tuple: lambda encoder, value, depth: {"$tuple": encoder.items(value, depth)},
-    set: Encoder.unordered,
-    frozenset: Encoder.unordered,
-    bytes: Encoder.binary,
-    bytearray: Encoder.binary,
+_CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
+    list: Encoder.open_list,
+    dict: Encoder.open_dict,
+    tuple: Encoder.open_tuple,
+    set: Encoder.open_set,
+    frozenset: Encoder.open_set,
+    bytes: Encoder.open_bytes,
+    bytearray: Encoder.open_bytes,
 }
+
+
+def _error_tree(
+    name: str, message: str, state: dict[str, Any], traceback: str | None
+) -> dict[str, Any]:
+    tree = {"$error": name, "message": message, **state}
+    return tree | {"traceback": traceback} if traceback else tree
 
 
 def _function_name(value: object) -> str | None:
@@ -228,8 +256,22 @@ def _type(value: object) -> type[Any]:
     return type(value)
 
 
+def _path(place: Place | None) -> str:
+    """``.items[3].lock``; of a long path the start, which says where to look."""
+    steps: list[str] = []
+    while place is not None:
+        _, key, _, name, place = place
+        steps.append(name(key))
+    shown = steps[::-1][1:21]  # without the root
+    return "".join(shown) + ("..." if len(steps) > 21 else "")
+
+
 def _subscript(key: object) -> str:
     return f"[{key!r:.60}]" if type(key) in _LEAVES else f"[<{type_name(key)}>]"
+
+
+def _pair_name(key: Any) -> Callable[[int], str]:
+    return lambda at: _subscript(key) if at else f"<key {_subscript(key)[1:-1]}>"
 
 
 def _hint(value: object) -> str:

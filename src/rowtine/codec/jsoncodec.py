@@ -73,7 +73,7 @@ class JsonCodec:
         """The value, made afresh at each call. Raises DecodeError if today's types do not fit."""
         if payload is None:
             return None
-        return self._value(_parsed(payload))
+        return self._decoder.value(_parsed(payload))
 
     def encode_arguments(self, arguments: Arguments) -> str:
         """The text ``{"args": [...], "kwargs": {...}}``, without the parts that are empty.
@@ -98,8 +98,8 @@ class JsonCodec:
         (the single positional argument).
         """
         parts = {} if payload is None else _argument_parts(_parsed(payload))
-        args = self._value(parts.get("args", []), depth=-1)
-        kwargs = self._value(parts.get("kwargs", {}), depth=-1)
+        args = self._decoder.value(parts.get("args", []), depth=-1)
+        kwargs = self._decoder.value(parts.get("kwargs", {}), depth=-1)
         if not (_is(list, args) and _is(dict, kwargs) and all(_is(str, name) for name in kwargs)):
             raise DecodeError("malformed arguments: args is no list, or kwargs no object")
         return Arguments(tuple(args), kwargs)
@@ -166,12 +166,6 @@ class JsonCodec:
     @property
     def _limit(self) -> str:
         return f"the limit is {megabytes(self.max_bytes)} (App(max_payload_bytes=...))"
-
-    def _value(self, tree: Any, depth: int = 0) -> Any:
-        try:
-            return self._decoder.value(tree, depth)
-        except RecursionError as error:
-            raise DecodeError("nested too deeply for what is left of the stack") from error
 
     def _find_function(self, name: str) -> Any:
         if self.lookup_function is None:

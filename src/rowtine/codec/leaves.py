@@ -109,6 +109,12 @@ def moment_tree(value: datetime | time) -> dict[str, Any]:
     return {f"${type(value).__name__}": value.isoformat()} | zone | fold
 
 
+def _storable_name(name: str) -> str:
+    if not is_storable(name):
+        raise Refused("cannot store the name of this time zone: it has NUL or a lone surrogate")
+    return name
+
+
 def _zone_tree(zone: Any) -> dict[str, Any]:
     """What the offset in the text does not say."""
     if zone is None:
@@ -118,21 +124,27 @@ def _zone_tree(zone: Any) -> dict[str, Any]:
     if type(zone) is timezone:
         name = zone.tzname(None)
         usual = timezone(zone.utcoffset(None)).tzname(None)
-        return {} if name == usual else {"name": text_tree(name)}
+        return {} if name == usual else {"name": _storable_name(name)}
     raise Refused(
         f"cannot store a time zone of type {type_name(zone)}; "
         "use datetime.timezone, or zoneinfo.ZoneInfo with a key"
     )
 
 
-def moment(body: dict[str, Any], tag: str, name: str | None) -> datetime | time:
-    """The way back. `name` is that of a fixed offset, decoded."""
+def moment(tag: str, body: dict[str, Any]) -> datetime | time:
+    """The way back. Raises ValueError, or what a malformed body leads to."""
     if not body.keys() <= _MOMENT_KEYS:
         raise ValueError("it has other keys than a moment has")
     value = (datetime if tag == "$datetime" else time).fromisoformat(body[tag])
-    zone: Any = value.tzinfo
+    return value.replace(tzinfo=_zone(value, body), fold=body.get("fold", 0))
+
+
+def _zone(value: datetime | time, body: dict[str, Any]) -> Any:
     if "zone" in body:
-        zone = ZoneInfo(body["zone"]) if _ZONE.fullmatch(body["zone"]) else None
-    elif name is not None:
-        zone = timezone(value.utcoffset(), name)  # type: ignore[arg-type]  # None is malformed
-    return value.replace(tzinfo=zone, fold=body.get("fold", 0))
+        if not _ZONE.fullmatch(body["zone"]):
+            raise ValueError("the zone is no key of a time zone")
+        return ZoneInfo(body["zone"])
+    if "name" in body:
+        offset: Any = value.utcoffset()  # None, of a naive one, is malformed
+        return timezone(offset, body["name"])
+    return value.tzinfo

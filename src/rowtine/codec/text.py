@@ -16,22 +16,13 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 
 class Refused(Exception):
-    """A value cannot be stored. Collects the path to it while the walk unwinds."""
+    """A value cannot be stored, for this reason; `path` leads to it from the value given."""
+
+    path = ""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self._inner_first: list[str] = []
-
-    def below(self, segment: str) -> None:
-        """Note that the value lies under `segment` of what holds it."""
-        self._inner_first.append(segment)
-
-    @property
-    def path(self) -> str:
-        """``.items[3].lock``; a path of many steps is cut, its start says where to look."""
-        steps = self._inner_first[::-1]
-        return "".join(steps[:20]) + ("..." if len(steps) > 20 else "")
 
 
 class TooDeep(Refused):

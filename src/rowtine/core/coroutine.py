@@ -12,8 +12,9 @@ import contextvars
 import gc
 import types
 from collections.abc import Coroutine as NativeCoroutine
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -314,15 +315,16 @@ def drive(
         if not isinstance(awaited, Directive):
             outcome = yield from _await_natively(frame, awaited, replay.over)
             continue
+        chain = await_chain(coroutine)
         try:
-            refuse_open_block(coroutine)
+            refuse_open_block(chain)
             wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
         except Exception as error:
             # Refused at the door: nothing is recorded, and a rebuild is refused here again.
             outcome = None, error
             continue
         if replay.over:
-            return Suspended(wait, where(coroutine))
+            return Suspended(wait, where(chain))
         outcome = replay.next(wait)
 
 
@@ -384,14 +386,37 @@ def _outcome(entry: Entry, codec: Codec) -> _Outcome:
 
 # -------------------------------------------------------------------------- where it is suspended
 
+_Chain = list[tuple[Any, types.FrameType]]
 
-def where(coroutine: NativeCoroutine[Any, Any, Any]) -> Where | None:
-    """The innermost line of the user's code in the await chain of a suspended coroutine."""
+_PARTS = {
+    types.CoroutineType: attrgetter("cr_frame", "cr_await"),
+    types.GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
+    types.AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
+}
+
+
+def await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> _Chain:
+    """A suspended coroutine, what it awaits, what that awaits, and so on; with their frames."""
+    chain: _Chain = []
+    link: Any = coroutine
+    while link is not None:
+        if parts := _PARTS.get(type(link)):
+            frame, awaited = parts(link)
+            chain.append((link, frame))
+            link = awaited
+        else:
+            # What `__await__` of a coroutine or a step of an async generator gives, which does
+            # not say whose it is.
+            link = next((held for held in gc.get_referents(link) if type(held) in _PARTS), None)
+    return chain
+
+
+def where(chain: _Chain) -> Where | None:
+    """The innermost line of the user's code in an await chain."""
     lines = [
         (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        for link in _await_chain(coroutine)
-        if (frame := _part(link, "frame")) is not None
-        and not frame.f_code.co_filename.startswith(_PACKAGE)
+        for _, frame in chain
+        if not frame.f_code.co_filename.startswith(_PACKAGE)
     ]
     if not lines:
         return None
@@ -409,12 +434,12 @@ _OPEN = {
 """Blocks that belong to one task of one event loop, and what to do instead of awaiting in them."""
 
 
-def refuse_open_block(coroutine: NativeCoroutine[Any, Any, Any]) -> None:
+def refuse_open_block(chain: _Chain) -> None:
     """Raise UsageError if a body awaits inside a block that cannot outlive this process.
 
     Of an open ``async with`` the frame holds the bound ``__aexit__``.
     """
-    for link in _await_chain(coroutine):
+    for link, _ in chain:
         for held in gc.get_referents(link):
             if type(held) is types.MethodType and held.__name__ == "__aexit__":
                 for block, instead in _OPEN.items():
@@ -423,31 +448,3 @@ def refuse_open_block(coroutine: NativeCoroutine[Any, Any, Any]) -> None:
                             f"a durable await inside an open asyncio.{block.__name__}, "
                             f"which a rebuild could not restore: {instead}"
                         )
-
-
-_LINKS: tuple[type[Any], ...] = (
-    types.CoroutineType,
-    types.GeneratorType,
-    types.AsyncGeneratorType,
-)
-
-
-def _await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> Iterator[Any]:
-    """A suspended coroutine, what it awaits, what that awaits, and so on."""
-    link: Any = coroutine
-    while link is not None:
-        if isinstance(link, _LINKS):
-            yield link
-            link = _part(link, "await") or getattr(link, "gi_yieldfrom", None)
-        else:
-            # The awaitable of a coroutine or of an async generator, which does not tell whose.
-            link = next((held for held in gc.get_referents(link) if isinstance(held, _LINKS)), None)
-
-
-def _part(link: Any, part: str) -> Any:
-    """An attribute that coroutines, generators and async generators each have under their own
-    prefix: frame, await."""
-    return next(
-        (value for kind in ("cr", "gi", "ag") if (value := getattr(link, f"{kind}_{part}", None))),
-        None,
-    )

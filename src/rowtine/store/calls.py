@@ -301,19 +301,28 @@ _ARRIVE = (
 # ---------------------------------------------------------------------------------------- reading
 
 
-def anything_due(connection: Connection, functions: Collection[str]) -> bool:
-    """Whether a claim would find something: a read, so that an idle worker writes nothing."""
+def anything_due(
+    connection: Connection,
+    functions: Collection[str],
+    *,
+    calls_too: bool = True,
+    rounds_too: bool = True,
+) -> bool:
+    """Whether a claim would find something: a read, so that an idle worker writes nothing.
+
+    Timers and lost leases always count, calls and rounds if there is room for them.
+    """
     mine = calls.c.function.in_(sorted(functions))
-    due = select(calls.c.id).where(
-        calls.c.due <= now(), or_(mine, calls.c.kind == Kind.TIMER.value)
-    )
+    timers = calls.c.kind == Kind.TIMER.value
+    due = select(calls.c.id).where(calls.c.due <= now(), or_(timers, mine) if calls_too else timers)
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     woken = (
         select(states.c.id)
         .join(calls, calls.c.id == states.c.id)
         .where(states.c.wake_at <= now(), mine)
     )
-    return bool(connection.scalar(select(or_(due.exists(), woken.exists(), lapsed.exists()))))
+    wanted = [due.exists(), lapsed.exists(), *([woken.exists()] if rounds_too else [])]
+    return bool(connection.scalar(select(or_(*wanted))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -222,6 +222,8 @@ class _Writes:
             )
             self.put(sql.SUSPEND, e=execution.id)
         else:
+            if execution.held:
+                self.put(sql.UNHOLD, e=execution.id)
             delivered = output.changes.delivered.values()
             self.put(
                 sql.STATE_UPDATE,

@@ -52,6 +52,8 @@ class Execution:
     failing_for: float
     running_seconds: float = 0.0
     cancelling: bool = False
+    held: bool = False
+    """Whether its call says INCOMPATIBLE_STATE, which a round that runs takes back."""
 
 
 @dataclass(slots=True)
@@ -93,6 +95,7 @@ def load(
         failing_for=call.failing_for,
         running_seconds=0.0 if state is None else state.running_seconds,
         cancelling=call.cancelling,
+        held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
     )
     if state is None or state.round != warm_round:
         warm = None

@@ -51,6 +51,8 @@ POLLED = {
     )
 }
 
+UNHOLD = update(calls).where(calls.c.id == EXECUTION).values(status=null(), error_message=null())
+
 STATE_INSERT = insert(states).values(
     **POLLED,
     id=EXECUTION,
@@ -236,6 +238,7 @@ ORDER = (
     STATE_UPDATE,
     STATE_DELETE,
     SUSPEND,
+    UNHOLD,
     CALL_INSERT,
     CALL_CANCELLED,
     DELIVERED,

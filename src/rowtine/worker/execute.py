@@ -16,7 +16,7 @@ from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Exit, Incompatible, Input, OneShotScheduler, Output, Poll, frames
 from rowtine.core.state import Coroutine
 from rowtine.core.status import status_for_output
-from rowtine.errors import IncompatibleState, NotFound
+from rowtine.errors import DecodeError, IncompatibleState, NotFound
 from rowtine.functions import Function
 from rowtine.probes import Probe
 from rowtine.registry import Registry
@@ -135,7 +135,8 @@ class Executor:
             case Exit():
                 await self._record(claimed, function, output.result)
             case Incompatible():
-                raise NotFound(output.message)
+                error = DecodeError(output.message)
+                await self._record(claimed, function, failure(error, self.codec))
 
     async def _record(
         self, claimed: Claimed, function: Function[..., Any], result: CoroutineResult

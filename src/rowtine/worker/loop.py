@@ -90,7 +90,7 @@ class Worker:
                 heartbeat.holds(self._held, self._rounds)
                 self._begin(executor, heartbeat, *claimed)
                 await self._wait(executor, found=any(claimed))
-            await self._finish_running()
+            await self._finish_running(gateway)
         finally:
             await self._end(gateway, executor, heartbeat)
 
@@ -138,27 +138,33 @@ class Worker:
 
     async def _claim(self, gateway: Gateway, executor: Executor) -> tuple[list[str], list[Claimed]]:
         """Answer due timers, recover lost leases, take what fits."""
-        space = room(self.settings.concurrency, len(self._tasks), executor.abandoned)
+        lease, version = self.settings.lease, self.version
         functions = self.registry.functions()
-        if space == 0 or not await gateway.read(lambda c: calls.anything_due(c, functions)):
+        # Rounds have places of their own: calls that take long must not hold up their callers.
+        for_calls = self._room(executor)
+        for_rounds = room(self.settings.concurrency, len(self._rounds), 0)
+        if not await gateway.read(
+            lambda connection: calls.anything_due(
+                connection, functions, calls_too=for_calls > 0, rounds_too=for_rounds > 0
+            )
+        ):
             return [], []
 
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
             calls.fire_timers(connection, _TIMERS_AT_ONCE)
             for id in calls.recover(connection, _RECOVERED_AT_ONCE):
                 log.warning("%s: its worker was lost, it is queued again", id)
-            woken = rounds.claim_rounds(
-                connection, self.id, functions, self.version, space, self.settings.lease
-            )
-            claimed = calls.claim(
-                connection, self.id, functions, space - len(woken), self.settings.lease
-            )
+            woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
+            claimed = calls.claim(connection, self.id, functions, for_calls, lease)
             self.probe("claiming")
             return woken, claimed
 
         claimed = await gateway.write(claim)
         self.probe("claimed")
         return claimed
+
+    def _room(self, executor: Executor) -> int:
+        return room(self.settings.concurrency, len(self._held), executor.abandoned)
 
     def _begin(
         self, executor: Executor, heartbeat: Heartbeat, woken: list[str], claimed: list[Claimed]
@@ -177,8 +183,9 @@ class Worker:
         self._tasks[id] = task
 
         def done(task: asyncio.Task[None]) -> None:
-            if self._tasks.get(id) is task:
-                del self._tasks[id]
+            if self._tasks.get(id) is not task:
+                return  # claimed anew while this attempt was still on its way
+            del self._tasks[id]
             if task.cancelled():
                 return  # still held: given back at the end
             self._held.pop(id, None)
@@ -193,7 +200,7 @@ class Worker:
 
     async def _wait(self, executor: Executor, *, found: bool) -> None:
         """Until something may be due: a commit of ours, a free place, or the next look."""
-        if found and room(self.settings.concurrency, len(self._tasks), executor.abandoned) > 0:
+        if found and self._room(executor) > 0:
             await asyncio.sleep(0)
             return
         with suppress(TimeoutError):
@@ -217,8 +224,12 @@ class Worker:
 
     # -- ending
 
-    async def _finish_running(self) -> None:
+    async def _finish_running(self, gateway: Gateway) -> None:
         if self._tasks and not self._at_once:
+            # Calls that were cancelled meanwhile, the losers of a race say, are not waited for.
+            held, lease = list(self._held.items()), self.settings.lease
+            mine = await gateway.write(lambda connection: calls.renew(connection, held, lease))
+            self._drop({id for id, _ in held} - mine)
             await asyncio.wait(self._tasks.values(), timeout=self.settings.grace)
         for task in self._tasks.values():
             task.cancel()
