@@ -785,7 +785,7 @@ def test_the_refusal_names_the_path(codec: JsonCodec) -> None:
         (Arguments((object(),), {}, ("order",)), "argument 'order': cannot store"),
         (Arguments((1, object()), {}, ("order",)), "argument 2: cannot store"),
         (Arguments((1,), {"b": 1, "k": object()}, ("a",)), "argument 'k': cannot store"),
-        (Arguments(({object(): 1},)), "argument 1, <key 0>: cannot store"),
+        (Arguments(({object(): 1},)), "argument 1, <key <object>>: cannot store"),
         (Arguments(({object()},)), "argument 1, {...}: cannot store"),
     ],
 )
@@ -818,10 +818,10 @@ def test_depth_is_limited_alike_in_both_directions(
     codec: JsonCodec, make: Callable[[Any], Any]
 ) -> None:  # G8
     deepest = nested(200, make)
+    text, both = codec.encode(deepest), codec.encode_arguments(Arguments((deepest,), {"k": deepest}))
 
-    assert same(codec.decode(codec.encode(deepest)), deepest)
-    back = codec.decode_arguments(codec.encode_arguments(Arguments((deepest,), {"k": deepest})))
-    assert same(back.args[0], deepest)
+    assert codec.encode(codec.decode(text)) == text
+    assert codec.encode_arguments(codec.decode_arguments(both)) == both
     with pytest.raises(PayloadError, match="more than 200 deep"):
         codec.encode(nested(201, make))
 
@@ -894,7 +894,7 @@ def test_a_payload_over_the_limit_is_refused_with_both_sizes() -> None:  # G9
 def test_the_limit_holds_for_the_arguments_together() -> None:
     codec = JsonCodec(max_bytes=100)
 
-    with pytest.raises(PayloadError, match="the arguments are 124 bytes as JSON; .* 100 bytes"):
+    with pytest.raises(PayloadError, match="the arguments are 125 bytes as JSON; .* 100 bytes"):
         codec.encode_arguments(Arguments(("x" * 54, "y" * 55)))
     assert codec.encode("x" * 98)
     with pytest.raises(PayloadError, match="value is 101 bytes"):
@@ -992,7 +992,7 @@ def test_a_malformed_row_is_a_decode_error_and_nothing_else(
         codec.decode(text)
 
     with pytest.raises(DecodeError):
-        codec.decode_arguments(f'{{"args": [{text}]}}')
+        codec.decode_arguments(f'{{"args": [1, {text}]}}')
     assert {name for name in set(sys.modules) - before if "tzdata" not in name} == set()
     assert list(tmp_path.iterdir()) == []
 
@@ -1449,7 +1449,7 @@ def test_an_error_that_cannot_say_its_message_is_stored_all_the_same(
 
     stored = codec.encode_error(raised(Mute))
 
-    assert "__str__ raised" in stored.message
+    assert stored.message == "<no message: its __str__ failed>"
     assert isinstance(codec.decode_error(stored), RemoteError)
 
 

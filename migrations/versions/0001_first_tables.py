@@ -411,7 +411,8 @@ def _awaits(s: str) -> str:
 
 def _in_flight(s: str) -> str:
     # Finished calls stay until retention takes them, so this begins at what only unfinished ones
-    # have: a state, a worker, a due time. There is an index on each of the three.
+    # have: a state, a worker, a due time. There is an index on each of the three. To SQLite, which
+    # would begin at the coroutines, CROSS JOIN means this order; to PostgreSQL it means nothing.
     since = "COALESCE(k.created_at, f.created_at)"
     whole = f"""e.id, 0, {_null("INTEGER")}, e.function, e.function, e.phase,
                {_null("TEXT")}, {_null("INTEGER")}"""
@@ -426,15 +427,15 @@ def _in_flight(s: str) -> str:
                COALESCE(k.asked_function, k.function, f.function) AS waits_for,
                f.pending, k.id AS call_id,
                k.worker, w.host, w.pid
-        FROM {s}states s
-        JOIN {s}calls e ON e.id = s.id
-        JOIN {s}coroutines c ON c.execution_id = e.id AND c.run = e.current_run
-             AND c.kind = 'coroutine' AND c.phase = 'suspended'
+        FROM {s}states s CROSS JOIN {s}calls e CROSS JOIN {s}coroutines c
         LEFT JOIN {s}calls k ON k.execution_id = c.execution_id AND k.run = c.run
              AND k.coroutine_id = c.id AND k.resolution IS NULL
         LEFT JOIN {s}futures f ON f.execution_id = c.execution_id AND f.run = c.run
              AND f.coroutine_id = c.id AND f.resolution IS NULL
         LEFT JOIN {s}workers w ON w.id = k.worker
+        WHERE e.id = s.id
+          AND c.execution_id = e.id AND c.run = e.current_run
+          AND c.kind = 'coroutine' AND c.phase = 'suspended'
         UNION ALL
         SELECT {whole},
                {_at("e.started_at")}, {_age("e.started_at")},

@@ -190,6 +190,11 @@ class App(Shared):
         self._workers.append(worker)
         return worker
 
+    def close(self) -> None:
+        """Close the connections that are not in use; the app opens new ones when it is used."""
+        if "database" in self.__dict__:
+            self.database.close()
+
     # -- what functions and the store ask
 
     @cached_property

@@ -6,19 +6,20 @@ registered classes are rebuilt, and nothing is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from rowtine.codec import leaves
 from rowtine.codec.classes import Registry
 from rowtine.codec.errors import revive
-from rowtine.codec.text import dumps
+from rowtine.codec.text import Container, dumps, entries
 from rowtine.errors import DecodeError, RemoteError
 
 # Where a JSON value stands: (container, key), and its depth.
-Place = tuple[Any, Any, int]
+Place = tuple[Container, Any, int]
 
+_HOLDERS = frozenset({dict, list})
 _ERROR_KEYS = {"$error", "message", "args", "attrs", "notes", "traceback"}
 
 
@@ -40,7 +41,7 @@ class Decoder:
         """The value that plain JSON values stand for, or DecodeError."""
         root = [tree]
         tagged: list[Place] = []
-        waiting: list[Place] = [(root, 0, depth)] if _is_container(tree) else []
+        waiting: list[Place] = [(root, 0, depth)] if type(tree) in _HOLDERS else []
         while waiting:
             place = waiting.pop()
             container, key, depth = place
@@ -56,11 +57,13 @@ class Decoder:
             container[key] = self._rebuilt(container[key], depth)
         return root[0]
 
-    def _children(self, container: Any, depth: int) -> Iterator[Place]:
+    def _children(self, container: Container, depth: int) -> list[Place]:
         if depth >= self._max_depth:
             raise DecodeError(f"nested more than {self._max_depth} deep")
-        items = container.items() if type(container) is dict else enumerate(container)
-        return ((container, key, depth + 1) for key, item in items if _is_container(item))
+        below = depth + 1
+        return [
+            (container, key, below) for key, item in entries(container) if type(item) in _HOLDERS
+        ]
 
     def _rebuilt(self, body: dict[str, Any], depth: int) -> Any:
         name = next(iter(body))
@@ -84,13 +87,8 @@ class Tag:
     inside: Callable[[dict[str, Any]], list[Any]] = lambda _body: []
 
 
-def _is_container(tree: object) -> bool:
-    kind = type(tree)
-    return kind is dict or kind is list
-
-
-def _tag_of(tree: Any) -> Tag | None:
-    name = next(iter(tree), "") if type(tree) is dict else ""
+def _tag_of(tree: Container) -> Tag | None:
+    name = next(iter(tree), "") if isinstance(tree, dict) else ""
     if name[:1] != "$":
         return None
     if name not in _TAGS:

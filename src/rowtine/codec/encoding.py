@@ -29,15 +29,24 @@ from rowtine.codec.errors import (
 )
 from rowtine.codec.names import class_name, type_name
 from rowtine.codec.shapes import Shape, kind_of
-from rowtine.codec.text import Refused, TooDeep, TooLarge, dumps, is_plain_key, storable
+from rowtine.codec.text import (
+    Container,
+    Refused,
+    TooDeep,
+    TooLarge,
+    dumps,
+    entries,
+    is_plain_key,
+    storable,
+)
 from rowtine.errors import RemoteError
 
 # A container that is being filled: its items are values first, and trees in the end. With it goes
 # how the path to a value names a key of it.
-Filling = tuple[Any, Callable[[Any], str]]
+Filling = tuple[Container, Callable[[Any], str]]
 Opened = tuple[Any, list[Filling]]
 # Where a value stands: (container, key), its depth, how the path names the key, the place around.
-Place = tuple[Any, Any, int, Callable[[Any], str], Any]
+Place = tuple[Container, Any, int, Callable[[Any], str], Any]
 
 _NATURAL_ORDER = frozenset({int, str})
 _ERROR_COST = 100  # in items, of an exception inside a value: its texts take time and room
@@ -85,7 +94,7 @@ class Encoder:
     def _open(self, place: Place) -> list[Place]:
         """Put the form of a container into its place; what it holds is left to be opened."""
         holder, key, depth, _, _ = place
-        value = holder[key]
+        value: object = holder[key]
         if depth >= self._max_depth:
             raise TooDeep(f"nested more than {self._max_depth} deep")
         opened = _CONTAINERS.get(type(value), Encoder._of_class)
@@ -96,12 +105,12 @@ class Encoder:
         return children
 
     def _fill(
-        self, container: Any, name: Callable[[Any], str], place: Place, children: list[Place]
+        self, container: Container, name: Callable[[Any], str], place: Place, children: list[Place]
     ) -> None:
         """Encode the leaves at once, note the others."""
         self._spend(len(container))
         depth = place[2] + 1
-        for key, item in container.items() if type(container) is dict else enumerate(container):
+        for key, item in entries(container):
             leaf = _LEAVES.get(type(item))
             if leaf is None:
                 children.append((container, key, depth, name, place))

@@ -41,10 +41,13 @@ PARTS = {"args": ".args", "attrs": ".__dict__", "notes": ".__notes__"}
 
 
 def attempt(part: Callable[[], str | None]) -> str | None:
-    """A part of an error, or None: looking at an error runs user code, which may fail."""
+    """A part of an error, or None.
+
+    Looking at an error runs user code; whatever that raises, the rest of the error is to be kept.
+    """
     try:
         return part()
-    except Exception:
+    except BaseException:
         return None
 
 
@@ -52,12 +55,11 @@ def attempt(part: Callable[[], str | None]) -> str | None:
 
 
 def message_of(error: BaseException) -> str:
-    """Its `str`, fit for a text column; a ``__str__`` that fails is not a reason to fail."""
-    try:
-        message = str(error)
-    except BaseException as failure:  # whatever user code raises here, the error itself matters
-        message = f"<its message is not known: __str__ raised {type(failure).__name__}>"
-    return shortened(storable(message), MESSAGE_LIMIT)
+    """Its `str`, fit for a text column."""
+    message = attempt(lambda: storable(str(error)))
+    if message is None:
+        return "<no message: its __str__ failed>"
+    return shortened(message, MESSAGE_LIMIT)
 
 
 def traceback_of(error: BaseException) -> str | None:

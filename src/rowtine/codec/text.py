@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+Container = dict[Any, Any] | list[Any]
+
+
+def entries(container: Container) -> Iterable[tuple[Any, object]]:
+    """What a JSON object or list holds, with the keys or indices."""
+    return container.items() if isinstance(container, dict) else enumerate(container)
 
 
 class Refused(Exception):

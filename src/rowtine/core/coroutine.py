@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import sys
 import types
 from collections.abc import Coroutine as NativeCoroutine
 from collections.abc import Generator, Sequence
@@ -337,12 +338,18 @@ _NOTHING: _Outcome = (None, None)
 def _advance(coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> Any:
     """Let a body run: to what it awaits next, or to its end."""
     value, error = outcome
+    # A loop that ends closes the async generators that began on it. One in a suspended frame
+    # (the `async with` of a contextlib.asynccontextmanager) outlives the loop.
+    began = sys.get_asyncgen_hooks().firstiter
+    sys.set_asyncgen_hooks(firstiter=None)
     try:
         return coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration as stop:
         return Returned(stop.value)
     except BaseException as raised:
         return Raised(raised)
+    finally:
+        sys.set_asyncgen_hooks(firstiter=began)
 
 
 def _await_natively(

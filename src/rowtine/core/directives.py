@@ -23,7 +23,7 @@ __all__ = ["Body", "Call", "Directive", "Inline", "Join", "Running", "running"]
 R = TypeVar("R", covariant=True)
 
 
-class Running:
+class Running(Shared):
     """How the body that finds this in its context is being run.
 
     `task` steps it; `native` while it awaits something that is the event loop's business;

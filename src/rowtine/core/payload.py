@@ -24,6 +24,10 @@ class Arguments:
     kwargs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     names: Sequence[str] = field(default=(), compare=False)
 
+    def __hash__(self) -> int:
+        """Of what equal ones share and anybody can hash, for asyncio, which hashes awaitables."""
+        return hash((len(self.args), *sorted(self.kwargs)))
+
     def labelled(self) -> list[tuple[str, Any]]:
         """Each argument with the words that a message uses for it."""
         positional = [

@@ -207,4 +207,7 @@ def in_words(error: exc.DBAPIError, url: URL) -> str:
     message = lines[0].strip()
     if url.password:
         message = message.replace(str(url.password), "***")
-    return f"{url.render_as_string(hide_password=True)}: {message}"
+    name = url.render_as_string(hide_password=True)
+    if error.statement is None and isinstance(error, exc.OperationalError):
+        return f"cannot reach {name}: {message}; does it run, and is the URL right?"
+    return f"{name}: {message}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from collections.abc import Generator
 
 from sqlalchemy import Connection, exc
@@ -39,7 +40,9 @@ class Database:
         if not (schema.isidentifier() and schema.isascii() and len(schema) <= 63):
             raise DatabaseError(f"the schema name {schema[:70]!r} is not a plain identifier")
         self.checked = False
+        """Whether the schema was found to be the right one."""
         self.engine = make_engine(self.url, schema, pool_size=pool_size)
+        weakref.finalize(self, self.engine.dispose)
 
     @property
     def name(self) -> str:

@@ -157,12 +157,14 @@ class Rows:
         )
         bodies = [row for row in rows if row.kind == Kind.COROUTINE]
         joins = [row for row in rows if row.kind != Kind.COROUTINE]
-        members = self._select(
-            calls,
-            _among(calls.c.coroutine_id, ids),
-            calls.c.parent_id.is_not(None),
-            calls.c.delivered_round.is_(None),
-        )
+        members: Sequence[Row[Any]] = ()
+        if ids is None or len(rows) < len(set(ids)):
+            members = self._select(
+                calls,
+                _among(calls.c.coroutine_id, ids),
+                calls.c.parent_id.is_not(None),
+                calls.c.delivered_round.is_(None),
+            )
         return [
             *self._bodies(bodies),
             *self._with_counters(joins),

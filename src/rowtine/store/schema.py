@@ -11,10 +11,9 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, exc, inspect, text
+from sqlalchemy import Connection, inspect, text
 
-from rowtine.errors import DatabaseError, SchemaError
-from rowtine.store.dialect import in_words
+from rowtine.errors import SchemaError
 from rowtine.store.engine import Database
 from rowtine.store.tables import SCHEMA
 
@@ -66,12 +65,10 @@ def downgrade(url: str, revision: str, *, schema: str = SCHEMA) -> None:
 
 @contextlib.contextmanager
 def _commanded(url: str, schema: str) -> Generator[Config, None, None]:
-    """The configuration for one command of Alembic's, whose failures are ours, in one line."""
+    """The configuration for one command of Alembic's, whose complaints become ours."""
     database = Database(url, schema=schema)
     try:
         yield config(database)
-    except exc.DBAPIError as error:
-        raise DatabaseError(in_words(error, database.url)) from error
     except CommandError as error:
         _refuse_unknown(database, _found(database))
         raise SchemaError(f"{database.name}: {error}") from error

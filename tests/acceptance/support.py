@@ -1,0 +1,88 @@
+"""What tests of running workers share: the laws, the rows of every table, and waiting on rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from databases import query
+from rowtine.store import Database
+from rowtine.store.laws import check
+
+T = TypeVar("T")
+
+TABLES = ("calls", "states", "coroutines", "futures", "workers")
+
+
+def assert_lawful(url: str) -> None:
+    """Every law holds, in one snapshot of the database."""
+    database = Database(url)
+    try:
+        with database.reading() as connection:
+            broken = check(connection)
+    finally:
+        database.close()
+    assert not broken, "\n".join(map(str, broken))
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 60) -> T:
+    """Look until `condition` comes to something, and return that.
+
+    For what another process does; within this one, tests wait on events.
+    """
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not come about within {timeout} s")
+        time.sleep(0.01)
+    return found
+
+
+def rows(url: str, table: str) -> list[dict[str, Any]]:
+    """All rows of a table, in no particular order."""
+    names = columns(url, table)
+    found = query(url, f"select {', '.join(names)} from {table}")
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def columns(url: str, table: str) -> list[str]:
+    if url.startswith("sqlite"):
+        return [row[0] for row in query(url, f"select name from pragma_table_info('{table}')")]
+    return [
+        row[0]
+        for row in query(
+            url,
+            "select column_name from information_schema.columns"
+            " where table_schema = 'rowtine' and table_name = :name",
+            name=table,
+        )
+    ]
+
+
+def everything(url: str, *, without: Iterable[str] = ()) -> dict[str, list[dict[str, Any]]]:
+    """Every row of every table, in a stable order, for a comparison of before and after."""
+    left_out = set(without)
+    return {
+        table: sorted(
+            (
+                {name: value for name, value in row.items() if name not in left_out}
+                for row in rows(url, table)
+            ),
+            key=repr,
+        )
+        for table in TABLES
+    }
+
+
+def end_leases(url: str) -> None:
+    """Let the time pass after which others may take over what the dead have held."""
+    past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
+    query(url, f"update calls set lease_expires = {past} where worker is not null")
+    query(url, f"update states set wake_at = {past} where worker is not null")
+
+
+def let_it_be_due(url: str) -> None:
+    """Let the time pass for which calls that wait for another attempt, or for the clock, wait."""
+    past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
+    query(url, f"update calls set due = {past} where due is not null")

@@ -1,0 +1,147 @@
+"""Values: what is returned comes back equal, and of the same type (CASES, part 1, P)."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from core.scheduling import Begin, durable
+from rowtine import CallResult, DecodeError, RemoteError, Status, any, call, gather
+
+
+@dataclass
+class DC:
+    x: int
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+VALUES = {
+    "142 None": None,
+    "142 True": True,
+    "142 int": 2**62,
+    "142 float": 1.5,
+    "142 text": "x",
+    "142 bytes": b"x",
+    "144 above int64": 2**63,
+    "144 below int64": -(2**63) - 1,
+    "145 tuple, set, dataclass": (1, {2}, DC(3)),
+    "146 list of ints": [1, 2, 3],
+    "147 large int in a dict": {"id": 2**53 + 1},
+    "149 int keys": {1: "a"},
+    "150 bytes that are a pickle": b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
+    "152 before 1970": datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC),
+    "153 naive datetime": datetime.fromisoformat("2024-01-01"),
+    "empty": ["", [], {}, (), set(), b""],
+    "NUL and lone surrogate": "\0\ud800",
+    "minus zero": -0.0,
+    "infinity": float("-inf"),
+    "others": [timedelta(1, 2, 3), Decimal("1.10"), UUID(int=7), Colour.RED, frozenset({1})],
+}
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal, of the same types all the way down, and in the same order."""
+    return repr(a) == repr(b) and a == b
+
+
+@pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+def test_a_value_comes_back_as_it_was(begin: Begin, value: Any) -> None:
+    codec = begin.mode.codec()
+    if begin.mode.json:
+        codec.register(DC)
+        codec.register(Colour)
+
+    @durable
+    async def main(given: Any) -> Any:
+        return [given, await call("foo"), *await gather(call("bar"))]
+
+    execution = begin.using(codec=codec)(main, value)
+
+    execution.answer(foo=value).answer(bar=value)
+
+    assert same(execution.value, [value, value, value])
+
+
+@durable
+async def catches() -> Any:
+    try:
+        await call("foo")
+    except DecodeError as error:
+        return [str(error), await call("bar")]
+
+
+@durable
+async def catches_in_a_gather() -> Any:
+    try:
+        await gather(call("foo"), call("x"), cancel_losers=False)
+    except DecodeError as error:
+        return [str(error), await call("bar")]
+
+
+@durable
+async def catches_in_a_nested_gather() -> Any:
+    try:
+        await gather(gather(call("foo")), call("x"))
+    except DecodeError as error:
+        return [str(error), await call("bar")]
+
+
+@durable
+async def catches_in_an_any() -> Any:
+    try:
+        await any(gather(call("foo")))
+    except DecodeError as error:
+        return [str(error), await call("bar")]
+
+
+@pytest.mark.parametrize(
+    "body", [catches, catches_in_a_gather, catches_in_a_nested_gather, catches_in_an_any]
+)
+def test_a_value_that_cannot_be_read_is_an_error_at_the_await(  # CASES P157
+    begin_json: Begin, body: Any
+) -> None:
+    execution = begin_json(body)
+    unreadable = CallResult(0, value='{"$dataclass": "acme.Unknown"}')
+
+    execution.resume(unreadable)
+    if "x" in execution.issued and not execution.calls:
+        execution.answer(x=1)
+    assert execution.calls == ["bar"]
+
+    assert "acme.Unknown" in execution.answer(bar=1).value[0]
+
+
+def test_an_error_that_carries_what_cannot_be_read_stays_catchable(begin_json: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        try:
+            await call("foo")
+        except RemoteError as error:
+            return error.message
+
+    execution = begin_json(main)
+
+    execution.resume(CallResult(0, error=RemoteError("acme.Unknown", "said so", None, "not json")))
+
+    assert execution.value == "said so"
+
+
+def test_an_entry_point_whose_input_cannot_be_read_fails(begin_json: Begin) -> None:
+    execution = begin_json(catches)
+    execution.scheduler.version = None
+
+    class Broken:
+        pass
+
+    with pytest.raises(TypeError, match="Broken"):
+        begin_json(catches, Broken())
+    assert execution.status is Status.OK
