@@ -174,14 +174,23 @@ def _create_calls(schema: str | None, types: _Types) -> None:
             " AND (worker IS NULL) = (lease_expires IS NULL)",
             name="ck_calls_lease",
         ),
-        sa.CheckConstraint("due IS NULL OR phase = 'queued'", name="ck_calls_due"),
+        sa.CheckConstraint(
+            "(phase = 'queued' OR due IS NULL)"
+            " AND (phase <> 'queued' OR due IS NOT NULL OR kind = 'promise')",
+            name="ck_calls_due",
+        ),
         sa.CheckConstraint(
             "(phase = 'done') = (finished_at IS NOT NULL)"
             " AND (phase <> 'done' OR status IS NOT NULL)",
             name="ck_calls_done",
         ),
-        sa.CheckConstraint("status <> 'OK' OR error_type IS NULL", name="ck_calls_error"),
-        sa.CheckConstraint("arrived IS NULL OR phase = 'done'", name="ck_calls_arrived"),
+        sa.CheckConstraint(
+            "error_type IS NULL OR (status IS NOT NULL AND status <> 'OK')", name="ck_calls_error"
+        ),
+        sa.CheckConstraint(
+            "arrived IS NULL OR (phase = 'done' AND delivered_round IS NULL)",
+            name="ck_calls_arrived",
+        ),
         sa.CheckConstraint(
             "(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"
         ),

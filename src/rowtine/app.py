@@ -190,6 +190,13 @@ class App(Shared):
         self._workers.append(worker)
         return worker
 
+    def use_database(self, url: str) -> None:
+        """Use another database than the one `App` was given, as ``rowtine --database`` does.
+        UsageError once it has been opened."""
+        if "database" in self.__dict__:
+            raise UsageError("the app has opened its database already: choose before its first use")
+        self._url = url
+
     def close(self) -> None:
         """Close the connections that are not in use; the app opens new ones when it is used."""
         if "database" in self.__dict__:

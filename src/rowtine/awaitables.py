@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 from rowtine.core.directives import Call, Directive, Join
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind
-from rowtine.functions import Function
+from rowtine.functions import Function, valid_name
 
 __all__ = ["all", "any", "call", "gather", "race", "sleep"]
 
@@ -81,12 +81,15 @@ def call(function: Call[T]) -> Call[T]: ...
 @overload
 def call(function: str, *args: Any, **kwargs: Any) -> Call[Any]: ...
 def call(function: str | Call[Any] | Function[..., Any], *args: Any, **kwargs: Any) -> Call[Any]:
-    """A call of a function by its name, which only the worker that runs it needs to know."""
+    """A call of a function by its name, which only the worker that runs it needs to know.
+
+    RegistrationError for a name that no function can have.
+    """
     if isinstance(function, Call):
         return function
     if isinstance(function, Function):
         return function(*args, **kwargs)
-    return Call(function, Arguments(args, kwargs))
+    return Call(valid_name(function), Arguments(args, kwargs))
 
 
 def sleep(

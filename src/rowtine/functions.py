@@ -18,7 +18,7 @@ from rowtine.core.payload import Arguments, Codec
 from rowtine.core.retry import Retry
 from rowtine.errors import RegistrationError, UsageError
 
-__all__ = ["CoroutineFunction", "Function", "FunctionCall", "fingerprint"]
+__all__ = ["CoroutineFunction", "Function", "FunctionCall", "fingerprint", "valid_name"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -151,14 +151,18 @@ class CoroutineFunction(_Registered, Generic[P, R]):
 
 def checked_name(func: Callable[..., Any], name: str | None) -> str:
     """The name to register under: `name`, or the qualified name. Never a module or a line."""
-    chosen = name if name is not None else func.__qualname__
-    if not chosen or len(chosen) > MAX_NAME:
+    return valid_name(name if name is not None else func.__qualname__)
+
+
+def valid_name(name: str) -> str:
+    """The name itself, or RegistrationError if no function can have it."""
+    if not name or len(name) > MAX_NAME:
         raise RegistrationError(
-            f"a name has 1 to {MAX_NAME} characters, {chosen[:40]!r}... has {len(chosen)}"
+            f"a name has 1 to {MAX_NAME} characters, {name[:40]!r}... has {len(name)}"
         )
-    if not chosen.isprintable():
-        raise RegistrationError(f"the name {chosen!r} has characters that cannot be printed")
-    return chosen
+    if not name.isprintable():
+        raise RegistrationError(f"the name {name!r} has characters that cannot be printed")
+    return name
 
 
 def refuse_kind(func: Any, decorator: str) -> None:

@@ -75,11 +75,14 @@ def everything(url: str, *, without: Iterable[str] = ()) -> dict[str, list[dict[
     }
 
 
-def end_leases(url: str) -> None:
-    """Let the time pass after which others may take over what the dead have held."""
+def end_leases(url: str, pid: int | None = None) -> None:
+    """Let the time pass after which others may take over what the dead (None: all) have held."""
     past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
-    query(url, f"update calls set lease_expires = {past} where worker is not null")
-    query(url, f"update states set wake_at = {past} where worker is not null")
+    held = "worker is not null"
+    if pid is not None:
+        held = f"worker in (select id from workers where pid = {pid})"
+    query(url, f"update calls set lease_expires = {past} where {held}")
+    query(url, f"update states set wake_at = {past} where {held}")
 
 
 def let_it_be_due(url: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import random
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 import rowtine
 from acceptance import program
 from acceptance.nursery import Child
-from acceptance.support import assert_lawful, end_leases, rows
+from acceptance.support import assert_lawful, end_leases, rows, wait_until
 from databases import SqliteDatabases
 
 MOMENTS = ("claiming", "claimed", "running", "ran", "recorded", "round", "committed")
@@ -104,6 +106,42 @@ def test_what_a_killed_worker_has_left_is_finished_as_if_nothing_had_happened(
     assert ran.keys() == program.expected_effects(1)
     assert ran.total() <= len(ran) + len(interrupted)
     assert {row["pid"] for row in rows(database_url, "workers")} <= {victim.pid}
+
+
+def test_thirty_executions_outlive_twenty_kills(
+    database_url: str,
+    effects: Path,
+    make_app: Callable[..., rowtine.App],
+    fork_worker: Callable[..., Child],
+) -> None:
+    chance = random.Random(2026)
+    app = make_app()
+    numbers = [10_000 * i for i in range(1, 31)]
+    handles = [app.start(rowtine.call("program", n)) for n in numbers]
+    in_all = sum(len(program.expected_effects(n)) for n in numbers)
+
+    workers = [fork_worker(concurrency=8) for _ in range(2)]
+    for kill in range(1, 21):
+        wait_until(lambda kill=kill: len(program.effects(effects)) >= in_all * kill / 22)
+        time.sleep(chance.uniform(0, 0.02))  # not always at the same place of a body
+        victim = workers.pop(chance.randrange(2))
+        victim.kill()
+        assert victim.wait() == -signal.SIGKILL
+        assert_lawful(database_url)
+        end_leases(database_url, victim.pid)
+        workers.append(fork_worker(concurrency=8))
+    results = [handle.result(timeout=60) for handle in handles]
+
+    assert results == [program.expected(n) for n in numbers]
+    ran = program.effects(effects)
+    assert ran.keys() == set().union(*map(program.expected_effects, numbers))
+    attempts = {
+        f"{row['function']} {re.search('[0-9]+', row['input'])[0]}": row["attempt"]
+        for row in rows(database_url, "calls")
+        if row["function"] in ("double", "refuse")
+    }
+    assert [text for text, times in ran.items() if times > attempts[text]] == []
+    assert ran.total() > len(ran)  # else the kills have met nothing that ran
 
 
 @pytest.fixture(scope="session")

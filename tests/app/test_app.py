@@ -193,6 +193,7 @@ def echo(value: Any) -> Any:
         ("sqlite://", "in memory ends with its connection"),
         ("sqlite:///:memory:", "in memory ends with its connection"),
         ("no url at all", "this is not a database URL"),
+        ("postgresql://u:secret@host:port/db", "this is not a database URL"),
         ("sqlite:////no/such/directory/x.db", "there is no directory"),
     ],
 )

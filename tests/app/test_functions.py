@@ -137,6 +137,8 @@ def test_a_name_that_is_empty_too_long_or_unprintable_is_refused(
 ) -> None:
     with pytest.raises(rowtine.RegistrationError, match="name"):
         app.function(name=name)(add)
+    with pytest.raises(rowtine.RegistrationError, match="name"):
+        rowtine.call(name)
 
 
 def test_a_name_of_200_characters_is_fine(app: rowtine.App) -> None:

@@ -39,6 +39,8 @@ class Mode:
     """Payloads are JSON text; otherwise they are the values themselves."""
     rows: bool = False
     """A round is given only the owners of what has arrived, and asks for the rest."""
+    twice: bool = False
+    """Each round is run twice from the same state, and must come to the same both times."""
 
     def codec(self) -> Codec:
         return JsonCodec() if self.json else Identity()
@@ -48,6 +50,7 @@ WARM = Mode("warm", cold=False)
 COLD = Mode("cold")
 JSON = Mode("json", json=True)
 ROWS = Mode("rows", json=True, rows=True)
+TWICE = Mode("twice", cold=False, twice=True)
 MODES = (WARM, COLD, JSON, ROWS)
 
 
@@ -70,9 +73,10 @@ class Execution:
         self.rows = Rows(mode.cold) if mode.rows else None
         self.issued: dict[str, int] = {}
         """The id of the latest call of each function."""
+        self.functions: dict[int, str] = {}
+        """The function of each call."""
         self.open: set[int] = set()
         """The ids of the calls that no round has consumed yet."""
-        self._used: set[int] = set()
         self.output: Output = self._round(input)
 
     # -- going on
@@ -104,11 +108,17 @@ class Execution:
 
     def _round(self, input: Input, rows: Rows | None = None) -> Output:
         output = asyncio.run(self.scheduler.run(input, rows))
+        if self.mode.twice:
+            again = asyncio.run(self.scheduler.run(input, rows))
+            assert (type(output), repr(getattr(output, "changes", output))) == (
+                type(again),
+                repr(getattr(again, "changes", again)),
+            )
         if isinstance(output, Incompatible):
             return output
         new = {request.call_id: request.function for request in output.changes.calls}
-        assert not self._used & new.keys(), "a call id was used twice"
-        self._used |= new.keys()
+        assert not self.functions.keys() & new.keys(), "a call id was used twice"
+        self.functions |= new
         self.issued |= {function: id for id, function in new.items()}
         self.open = (self.open | new.keys()) - output.changes.delivered.keys()
         if self.rows is not None:

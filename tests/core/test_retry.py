@@ -77,6 +77,10 @@ def test_by_default_the_wait_doubles_up_to_five_minutes(attempt: int, longest: f
     assert Retry().longest_wait(attempt) == longest
 
 
+def test_without_an_initial_wait_there_is_never_one() -> None:
+    assert Retry(initial=0).longest_wait(100_000) == 0
+
+
 def test_by_default_a_call_is_given_up_a_day_after_its_first_failure() -> None:
     assert Retry().next_wait(Status.TIMEOUT, 1_000, 86_399, 0.0) == 0
     assert Retry().next_wait(Status.TIMEOUT, 2, 86_400, 0.9) is None
@@ -98,6 +102,7 @@ def test_attempts_may_be_counted_from_the_first() -> None:  # CASES part 2, 8
         {"factor": 0.5},
         {"max_interval": -1},
         {"give_up_after": -1},
+        {"max_interval": float("inf")},
         {"initial": float("nan")},
         {"factor": float("nan")},
         {"max_interval": float("nan")},

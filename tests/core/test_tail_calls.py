@@ -67,6 +67,29 @@ def test_a_reset_in_a_member_ends_the_run(begin: Begin) -> None:  # CASES G84
     assert execution.exit.tail_call == call("main", 3, by=4)
 
 
+def test_a_reset_in_a_clean_up_is_an_error_of_the_clean_up(begin: Begin) -> None:
+    @durable
+    async def careful() -> None:
+        try:
+            await call("x")
+        finally:
+            try:
+                await gather(resets(), call("y"))
+            except Exception as error:
+                await call(type(error).__name__)
+
+    @durable
+    async def main() -> Any:
+        return await race(careful(), call("a"))
+
+    execution = begin(main)
+
+    execution.answer(a=1)
+    assert execution.calls == ["UsageError"]
+
+    assert execution.answer(UsageError=None).value == 1
+
+
 @pytest.mark.parametrize("target", [None, sleep(1), gather(), "f"], ids=repr)
 def test_a_reset_to_something_else_than_a_function_is_an_error(begin: Begin, target: Any) -> None:
     class Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import CallResult, DecodeError, RemoteError, Status, any, call, gather
+from rowtine.core.round import Exit, Input, OneShotScheduler
 
 
 @dataclass
@@ -135,13 +137,11 @@ def test_an_error_that_carries_what_cannot_be_read_stays_catchable(begin_json: B
     assert execution.value == "said so"
 
 
-def test_an_entry_point_whose_input_cannot_be_read_fails(begin_json: Begin) -> None:
-    execution = begin_json(catches)
-    execution.scheduler.version = None
+def test_input_that_cannot_be_read_fails_the_execution(begin_json: Begin) -> None:
+    scheduler = OneShotScheduler(catches, codec=begin_json.mode.codec())
 
-    class Broken:
-        pass
+    output = asyncio.run(scheduler.run(Input(arguments='{"args": [{"$enum": ["acme.X", "Y"]}]}')))
 
-    with pytest.raises(TypeError, match="Broken"):
-        begin_json(catches, Broken())
-    assert execution.status is Status.OK
+    assert isinstance(output, Exit)
+    assert output.status is Status.INVALID_RESPONSE
+    assert "acme.X" in str(output.error)

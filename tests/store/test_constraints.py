@@ -173,7 +173,7 @@ def future(constraint: str, **columns: Any) -> Corrupt:
 
 CORRUPTIONS = {
     # calls
-    "two calls of one id": Corrupt("pk_calls", calls, **a_call(DONE, "queued")),
+    "two calls of one id": Corrupt("pk_calls", calls, **a_call(DONE, "queued", due=now())),
     "a call of an execution that is not": Corrupt(
         "fk_calls_execution", calls, QUEUED, execution_id=NOBODY
     ),
@@ -203,11 +203,16 @@ CORRUPTIONS = {
     "a lease of nobody's": call("lease", DONE, lease_expires=now()),
     "done, and due": call("due", DONE, due=now()),
     "running, and due": call("due", RUNNING, due=now()),
+    "queued, and never due": call("due", QUEUED, due=None),
     "done without an outcome": call("done", DONE, status=None),
     "done without a time": call("done", DONE, finished_at=None),
     "finished, but not done": call("done", QUEUED, finished_at=now()),
     "OK with an error": call("error", DONE, error_type="ValueError"),
+    "an error of no status": call("error", QUEUED, error_type="ValueError"),
     "arrived, but not done": call("arrived", QUEUED, arrived=1),
+    "arrived, and delivered": call(
+        "arrived", DONE, arrived=1, delivered_round=1, resolution="result"
+    ),
     "delivered without a resolution": call("delivered", DONE, delivered_round=2),
     "resolved without a round": call("delivered", DONE, resolution="result"),
     # states

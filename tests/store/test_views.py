@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,7 +13,16 @@ from uuid import UUID
 import pytest
 
 from databases import Connection, connect
-from rowtine.core.phases import CALL_KINDS, CALL_MOVES, COROUTINE_MOVES, CoroutinePhase, Phase
+from rowtine.core.phases import (
+    CALL_KINDS,
+    CALL_MOVES,
+    COROUTINE_MOVES,
+    CoroutinePhase,
+    Kind,
+    Phase,
+    Resolution,
+)
+from rowtine.core.status import Status
 from rowtine.store.tables import metadata
 
 # The ids that the documentation uses, so that its examples have something to find.
@@ -574,3 +583,107 @@ def test_the_views_show_no_payload(shop: Rows) -> None:
 
     for view in VIEWS:
         assert "canary" not in str(shop.rows(f"select * from {view}"))
+
+
+# ------------------------------------------------------------------------------- the documentation
+
+
+PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "schema.md"
+TEXT = PAGE.read_text()
+EXAMPLES = re.findall(r"^### ([^\n]+)|^```(sql[^\n]*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def examples() -> Iterator[Any]:
+    """The SQL of the page, each under its heading and once for each database that it is for."""
+    heading, number = "", 0
+    for title, marks, statement in EXAMPLES:
+        if title:
+            heading, number = title, 0
+            continue
+        number += 1
+        for kind in marks.split()[1:] or ["sqlite", "postgresql"]:
+            yield pytest.param(kind, statement, id=f"{kind}-{heading} {number}")
+
+
+@pytest.mark.parametrize(("database_url", "statement"), list(examples()), indirect=["database_url"])
+def test_every_example_runs_and_finds_something(shop: Rows, statement: str) -> None:
+    assert shop.rows(statement)
+
+
+def test_every_example_for_one_database_has_a_sister_for_the_other() -> None:
+    marks = [marks for _, marks, _ in EXAMPLES if marks and marks != "sql"]
+
+    assert marks == ["sql postgresql", "sql sqlite"] * (len(marks) // 2)
+    assert marks
+
+
+def documented(heading: str) -> list[list[list[str]]]:
+    """The tables under a heading: for each its rows, for each row its cells."""
+    section = TEXT.split(f"\n### {heading}\n")[1].split("\n#")[0]
+    tables = re.findall(r"^\|[^\n]*\n\|---[^\n]*\n((?:\|[^\n]*\n)+)", section, re.MULTILINE)
+    return [
+        [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+        for table in tables
+    ]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`(\w+)`", cell)
+
+
+@pytest.mark.parametrize("table", [table.name for table in metadata.sorted_tables])
+def test_every_column_of_a_table_has_a_line(table: str) -> None:
+    (rows,) = documented(f"`{table}`")
+
+    columns = metadata.tables[f"{metadata.schema}.{table}"].columns.keys()
+    assert [word for name, _ in rows for word in words(name)] == columns
+    assert all(meaning for _, meaning in rows)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_column_of_a_view_has_a_line(empty: Rows, view: str) -> None:
+    (rows,) = documented(f"`{view}`")
+
+    if empty.sqlite:
+        columns = [row[1] for row in empty.rows(f"pragma table_info({view})")]
+    else:
+        columns = [
+            name
+            for (name,) in empty.rows(
+                "select column_name from information_schema.columns where table_schema = 'rowtine'"
+                " and table_name = :view order by ordinal_position",
+                view=view,
+            )
+        ]
+    assert [word for name, _ in rows for word in words(name)] == columns
+    assert all(meaning for _, meaning in rows)
+
+
+@pytest.mark.parametrize(
+    ("heading", "moves"),
+    [("Phases of a call", CALL_MOVES), ("Phases of a coroutine", COROUTINE_MOVES)],
+)
+def test_the_documented_moves_are_the_moves(
+    heading: str, moves: Mapping[Phase | CoroutinePhase, frozenset[Phase | CoroutinePhase]]
+) -> None:
+    phases, rows = documented(heading)
+
+    assert [words(phase)[0] for phase, _ in phases] == [phase.value for phase in moves]
+    assert sorted((words(old)[0], words(new)[0]) for old, new, _ in rows) == sorted(
+        (old.value, new.value) for old, allowed in moves.items() for new in allowed
+    )
+
+
+@pytest.mark.parametrize(("heading", "enum"), [("Kinds", Kind), ("Resolutions", Resolution)])
+def test_every_word_has_a_line(heading: str, enum: type[Kind | Resolution]) -> None:
+    (rows,) = documented(heading)
+
+    assert [words(name)[0] for name, _ in rows] == [word.value for word in enum]
+
+
+def test_the_documented_statuses_say_which_are_tried_again() -> None:
+    (rows,) = documented("Statuses")
+
+    assert {words(name)[0]: answer for name, answer in rows} == {
+        status.value: "yes" if status.retryable else "no" for status in Status
+    }

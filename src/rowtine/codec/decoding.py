@@ -12,7 +12,7 @@ from typing import Any
 
 from rowtine.codec import leaves
 from rowtine.codec.classes import Registry
-from rowtine.codec.errors import revive
+from rowtine.codec.errors import revive, said_by
 from rowtine.codec.text import Container, dumps, entries
 from rowtine.errors import DecodeError, RemoteError
 
@@ -116,9 +116,9 @@ def _set(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
 
 def _dict(_decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> Any:
     pairs = _only(tag, body, list)
-    value = {key: item for key, item in pairs}
+    value: dict[Any, Any] = dict(_pairs(body))
     if len(value) < len(pairs):
-        raise DecodeError(f"a malformed {tag}: two equal keys")
+        raise DecodeError(f"a malformed {tag}: two equal keys, or something that is no pair")
     return value
 
 
@@ -142,7 +142,8 @@ def _function(decoder: Decoder, tag: str, body: dict[str, Any], _depth: int) -> 
 def _error(decoder: Decoder, tag: str, body: dict[str, Any], depth: int) -> Exception:
     if not body.keys() <= _ERROR_KEYS:
         raise DecodeError("a malformed $error: it has other keys than an error has")
-    name, message, traceback = body.pop(tag), body.pop("message", ""), body.pop("traceback", "")
+    name, traceback = body.pop(tag), body.pop("traceback", "")
+    message = body.pop("message", None) if "message" in body else said_by(body)
     if not all(type(text) is str for text in (name, message, traceback)):
         raise DecodeError("a malformed $error: its type, message or traceback is no text")
     details = dumps(body) if body else None

@@ -49,7 +49,9 @@ Opened = tuple[Any, list[Filling]]
 Place = tuple[Container, Any, int, Callable[[Any], str], Any]
 
 _NATURAL_ORDER = frozenset({int, str})
-_ERROR_COST = 100  # in items, of an exception inside a value: its texts take time and room
+# What an exception costs, in items: its bare form is that long; with a traceback it takes time too.
+_ERROR = 16
+_LENIENT_ERROR = 100
 
 
 class Encoder:
@@ -182,21 +184,22 @@ class Encoder:
     def _error(self, error: BaseException, depth: int) -> Opened:
         """An exception as a value: what it is, not where it was raised.
 
-        So its text is the same at a rebuild of the coroutine. Inside an error (lenient) it has
-        been raised, and keeps its traceback.
+        Neither is its message: the order in which a set prints differs between processes. So the
+        text is the same at every rebuild of a coroutine. Inside an error (lenient) nobody compares.
         """
-        self._spend(_ERROR_COST)
-        name, message = class_name(type(error)), message_of(error)
+        self._spend(_LENIENT_ERROR if self._lenient else _ERROR)
+        name = class_name(type(error))
         if self._lenient:
+            said = {"message": message_of(error)}
             text = attempt(lambda: traceback_of(error))
-            return _error_tree(name, message, self.described(error, depth), text), []
+            return _error_tree(name, said | self.described(error, depth), text), []
         if self._registry.exception(name) is not type(error):
             raise Refused(
                 f"cannot store an exception of type {name}; it must be an Exception that its "
                 "module has under this name, or be registered: app.register(...)"
             )
         try:
-            tree = _error_tree(name, message, state_of(error), remote_traceback(error))
+            tree = _error_tree(name, state_of(error), remote_traceback(error))
         except Exception as failure:
             raise Refused(f"cannot store this {name}: {failure}") from failure
         return tree, [(tree, PARTS.__getitem__)]
@@ -245,10 +248,8 @@ _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
 }
 
 
-def _error_tree(
-    name: str, message: str, state: dict[str, Any], traceback: str | None
-) -> dict[str, Any]:
-    tree = {"$error": name, "message": message, **state}
+def _error_tree(name: str, state: dict[str, Any], traceback: str | None) -> dict[str, Any]:
+    tree = {"$error": name, **state}
     return tree | {"traceback": traceback} if traceback else tree
 
 

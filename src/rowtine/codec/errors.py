@@ -85,10 +85,11 @@ def remote_traceback(error: BaseException) -> str | None:
 
 def _drop_own_frames(summary: TracebackException) -> None:
     """Begin where the user's code begins: the frames of rowtine above it explain nothing."""
-    summary.stack[:] = list(dropwhile(_is_own, summary.stack)) or list(summary.stack)
-    for other in (summary.__cause__, summary.__context__, *(summary.exceptions or ())):
-        if other is not None:
-            _drop_own_frames(other)
+    waiting: list[TracebackException | None] = [summary]
+    while waiting:
+        if (part := waiting.pop()) is not None:
+            part.stack[:] = list(dropwhile(_is_own, part.stack)) or list(part.stack)
+            waiting += [part.__cause__, part.__context__, *(part.exceptions or ())]
 
 
 def _is_own(frame: FrameSummary) -> bool:
@@ -161,8 +162,20 @@ def _make(cls: type[Any], args: tuple[Any, ...]) -> Any:
 
 def stored_form(remote: RemoteError) -> dict[str, Any]:
     """A RemoteError as the body of an `$error`."""
-    body: dict[str, Any] = {"message": storable(str(remote.message)), **details_of(remote)}
-    return body | ({"traceback": storable(remote.traceback)} if remote.traceback else {})
+    details, message = details_of(remote), storable(str(remote.message))
+    said = {} if message == said_by(details) else {"message": message}
+    return said | details | ({"traceback": storable(remote.traceback)} if remote.traceback else {})
+
+
+def said_by(details: dict[str, Any]) -> str:
+    """The message of an error of which only the args are known, as JSON values."""
+    match details.get("args"):
+        case None | []:
+            return ""
+        case [str(text)]:
+            return text
+        case args:
+            return dumps(args)
 
 
 def with_traceback(remote: RemoteError, traceback: str | None) -> RemoteError:

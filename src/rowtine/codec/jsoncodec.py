@@ -24,7 +24,8 @@ from rowtine.codec.text import (
 from rowtine.core.payload import Arguments
 from rowtine.errors import AnyException, DecodeError, PayloadError, RemoteError
 
-_ERROR_ITEMS = 50_000
+# So much of an error is looked at: 2,000 members of a group, say, which is what fits into 2 MB.
+_ERROR_ITEMS = 200_000
 
 
 class JsonCodec:

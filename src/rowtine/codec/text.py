@@ -15,7 +15,6 @@ import msgspec
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
-
 Container = dict[Any, Any] | list[Any]
 
 

@@ -39,7 +39,8 @@ __all__ = [
     "drive",
 ]
 
-_PACKAGE = str(Path(__file__).resolve().parent.parent)
+_HERE = str(Path(__file__).parent)
+"""Frames of these files are not the user's. Those of the demo, which is in the package too, are."""
 
 
 # ------------------------------------------------------------------------------- what is recorded
@@ -423,7 +424,7 @@ def where(chain: _Chain) -> Where | None:
     lines = [
         (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         for _, frame in chain
-        if not frame.f_code.co_filename.startswith(_PACKAGE)
+        if not frame.f_code.co_filename.startswith(_HERE)
     ]
     if not lines:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from rowtine.core.status import Status
@@ -30,9 +31,10 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts is not None and self.max_attempts < 1:
             raise ValueError("Retry(max_attempts=...) must be at least 1, or None")
-        if self.initial < 0 or self.factor < 1 or self.max_interval < 0:
-            raise ValueError("Retry needs initial >= 0, factor >= 1 and max_interval >= 0")
-        if self.give_up_after is not None and self.give_up_after < 0:
+        # Each asks for what is right, so that NaN is refused as well.
+        if not (self.initial >= 0 and self.factor >= 1 and 0 <= self.max_interval < math.inf):
+            raise ValueError("Retry needs initial >= 0, factor >= 1, and 0 <= max_interval < inf")
+        if self.give_up_after is not None and not self.give_up_after >= 0:
             raise ValueError("Retry(give_up_after=...) must not be negative")
 
     def longest_wait(self, attempt: int) -> float:
@@ -40,7 +42,7 @@ class Retry:
         try:
             return min(self.initial * self.factor ** (attempt - 1), self.max_interval)
         except OverflowError:
-            return self.max_interval
+            return self.max_interval if self.initial else 0.0
 
     def next_wait(
         self, status: Status, attempt: int, failing_for: float, jitter: float

@@ -466,6 +466,8 @@ class _Round:
         call: Any = reset.call
         if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
             return self._failure(id, TypeError(f"Reset needs a call of a function, not {call!r}"))
+        if self.state.exit is not None:
+            return self._failure(id, UsageError("Reset in a clean-up: the outcome is fixed"))
         try:
             self.codec.encode_arguments(call.arguments)
         except Exception as error:
@@ -645,10 +647,8 @@ class _Round:
         await self._complete(parent, future)
         error = future.error()
         value = None if error is not None else future.value()
-        if not future.waiting and (error is None) == isinstance(future, AllFuture):
-            decided_by = None  # all of them together decided it
         change.resolution = Resolution.RESULT if error is None else Resolution.ERROR
-        change.decided_by = decided_by
+        change.decided_by = None if _decided_together(future) else decided_by
         if future.waiting and change.cancel_losers:
             await self._cancel_all(await self._members(parent), self.places[parent.id])
         await self._wake(parent, change.resolution, value, error)
@@ -818,6 +818,17 @@ def _wait_of(coroutine: Coroutine) -> Wait:
     if coroutine.wait is None:
         raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks what it waits for")
     return coroutine.wait
+
+
+def _decided_together(future: JoinFuture) -> bool:
+    """Whether no single member decided it: all have a value, or all have failed."""
+    match future:
+        case AllFuture():
+            return future.first_error is None
+        case AnyFuture():
+            return future.first_result is None
+        case RaceFuture():
+            return False
 
 
 def _copied(future: Any) -> Any:

@@ -6,7 +6,7 @@ Lock order, here and everywhere: states by id, then calls by id, then coroutines
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -177,8 +177,15 @@ def record_outcomes(
 
 
 def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write outcomes whose fences hold; their callers' states and they themselves are locked."""
-    arrivals = _number_arrivals(connection, [outcome for outcome in outcomes if outcome.done])
+    """Write outcomes whose fences hold; their callers' states and they themselves are locked.
+
+    An execution that was told to stop has no further run, whatever it came to, and its end is no
+    arrival for a caller that told it to.
+    """
+    stopping = _told_to_stop(connection, [outcome.id for outcome in outcomes])
+    outcomes = [_ended(outcome) if outcome.id in stopping else outcome for outcome in outcomes]
+    awaited = [outcome for outcome in outcomes if outcome.done and not stopping.get(outcome.id)]
+    arrivals = _number_arrivals(connection, awaited)
     done: list[dict[str, Any]] = []
     again: list[dict[str, Any]] = []
     tails: list[dict[str, Any]] = []
@@ -193,6 +200,23 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     for statement, rows in ((_DONE, done), (_AGAIN, again), (_TAIL, tails)):
         if rows:
             connection.execute(statement, rows)
+
+
+def _told_to_stop(connection: Connection, ids: Collection[str]) -> dict[str, bool]:
+    """Those of these calls that were told to stop, and whether their callers wait no more."""
+    if not ids:
+        return {}
+    statement = select(calls.c.id, calls.c.delivered_round.is_not(None)).where(
+        calls.c.id.in_(ids), calls.c.cancelling
+    )
+    return {id: withdrawn for id, withdrawn in connection.execute(statement)}
+
+
+def _ended(outcome: Outcome) -> Outcome:
+    """The outcome as the end of its call, where another attempt or a tail call would follow."""
+    if outcome.tail is not None:
+        return replace(outcome, tail=None, settled=Settled(Status.CANCELLED))
+    return replace(outcome, retry_in=None)
 
 
 def _number_arrivals(connection: Connection, outcomes: Sequence[Outcome]) -> dict[str, int]:

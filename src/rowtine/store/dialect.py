@@ -43,7 +43,7 @@ def database_url(value: str | URL) -> URL:
     """The URL of a database that rowtine can use, with its driver; DatabaseError if it is not."""
     try:
         url = make_url(value)
-    except exc.ArgumentError:
+    except (exc.ArgumentError, ValueError):
         raise DatabaseError(
             "this is not a database URL; write sqlite:///file.db or "
             "postgresql://user:password@host/database"

@@ -74,4 +74,6 @@ def _translated(url: URL) -> Generator[None]:
     except exc.DBAPIError as error:
         if is_transient(error):
             raise TransientError(in_words(error, url)) from error
-        raise RejectedError(in_words(error, url)) from error
+        # Not `from error`: PostgreSQL quotes the failing row, payloads included, and a traceback
+        # ends in a log.
+        raise RejectedError(in_words(error, url)) from None

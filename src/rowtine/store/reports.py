@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
@@ -31,7 +31,7 @@ from sqlalchemy import (
     select,
 )
 
-from rowtine.core.phases import JOIN_KINDS, Kind, Phase
+from rowtine.core.phases import Kind, Phase
 from rowtine.core.status import Status
 from rowtine.errors import NotFound
 from rowtine.store.tables import SCHEMA, calls, coroutines, futures, states, workers
@@ -46,8 +46,10 @@ __all__ = [
     "Members",
     "Progress",
     "Story",
+    "claimed_again",
     "find",
     "flights",
+    "held_by",
     "in_flight",
     "progress",
     "story",
@@ -232,7 +234,7 @@ def story(
     `width` limits the members shown of one join and the waits shown of one coroutine, `depth` how
     far down executions are followed, `most` their number. NotFound if there is no such call.
     """
-    top = connection.execute(_call_facts(width).where(calls.c.id == id)).first()
+    top = connection.execute(_call_facts().where(calls.c.id == id)).first()
     if top is None:
         raise NotFound(f"there is no call {id}")
     told: dict[str, Story] = {}
@@ -317,9 +319,7 @@ def _tell_joins(connection: Connection, told: Story, shown: list[int], width: in
             f.source_file,
             f.source_line,
             seconds_since(f.created_at).label("seconds"),
-        ).where(
-            f.execution_id == told.call.id, f.run == told.call.run, f.coroutine_id.in_(shown)
-        ),
+        ).where(f.execution_id == told.call.id, f.run == told.call.run, f.coroutine_id.in_(shown)),
         _best((f.coroutine_id,), (f.seq.desc(),)),
         width,
     )
@@ -340,7 +340,7 @@ def _tell_calls(connection: Connection, told: Story, shown: list[int], width: in
         (_OWNER, c.serves),
         (in_journal, _finished(c.phase), _went_well(c.status), c.call_id),
     )
-    statement = _limited(_call_facts(width).where(_of(told, shown)), rank, width)
+    statement = _limited(_call_facts().where(_of(told, shown)), rank, width)
     found = [_call(row) for row in connection.execute(statement)]
     for call in sorted(found, key=lambda call: (call.coroutine_id or 0, call.seq or 0)):
         owner = call.coroutine_id if call.parent_id is None else call.parent_id
@@ -362,7 +362,10 @@ def _of(told: Story, shown: list[int]) -> ColumnElement[bool]:
 
 def _count(connection: Connection, told: Story, shown: list[int]) -> None:
     how = case(
-        (and_(calls.c.phase == Phase.DONE.value, calls.c.status != Status.OK.value), calls.c.status),
+        (
+            and_(calls.c.phase == Phase.DONE.value, calls.c.status != Status.OK.value),
+            calls.c.status,
+        ),
         else_=calls.c.phase,
     ).label("how")
     called = (
@@ -373,9 +376,7 @@ def _count(connection: Connection, told: Story, shown: list[int]) -> None:
     c = coroutines.c
     spawned = (
         select(c.parent_id, c.serves, c.phase, func.count())
-        .where(
-            c.execution_id == told.call.id, c.run == told.call.run, c.parent_id.in_(shown)
-        )
+        .where(c.execution_id == told.call.id, c.run == told.call.run, c.parent_id.in_(shown))
         .group_by(c.parent_id, c.serves, c.phase)
     )
     for owner, serves, state, count in (
@@ -398,7 +399,7 @@ _PAYLOAD = 2000
 """Characters of a payload that a tree has room for."""
 
 
-def _call_facts(_width: int) -> Select[Any]:
+def _call_facts() -> Select[Any]:
     c = calls.c
     due_in = case((c.due.is_not(None), -seconds_since(c.due)))
     return (
@@ -430,7 +431,6 @@ def _call_facts(_width: int) -> Select[Any]:
             func.substr(cast(c.output, Text), 1, _PAYLOAD).label("output"),
             states.c.version,
             states.c.round,
-            c.call_id,
         )
         .outerjoin(workers, workers.c.id == c.worker)
         .outerjoin(states, states.c.id == c.id)
@@ -438,7 +438,7 @@ def _call_facts(_width: int) -> Select[Any]:
 
 
 def _call(row: Row[Any]) -> CallFacts:
-    return CallFacts(*row[:27])
+    return CallFacts(*row[: len(fields(CallFacts))])
 
 
 # -------------------------------------------------------------------------------------- the demo
@@ -484,7 +484,16 @@ def progress(connection: Connection, execution_id: str, function: str) -> Progre
     )
 
 
+def held_by(connection: Connection, worker: str) -> list[str]:
+    """The calls that a worker has claimed and not finished."""
+    return list(connection.scalars(select(calls.c.id).where(calls.c.worker == worker)))
+
+
+def claimed_again(connection: Connection, ids: Collection[str]) -> int:
+    """How many of these calls were claimed more than once."""
+    again = select(func.count()).where(calls.c.id.in_(ids), calls.c.claim > 1)
+    return connection.scalar(again) or 0
+
+
 def _sum_of(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.coalesce(func.sum(case((condition, 1), else_=0)), 0)
-
-

@@ -83,5 +83,11 @@ def hold(
         connection.execute(
             update(calls)
             .where(calls.c.id == execution_id)
-            .values(status=Status.INCOMPATIBLE_STATE.value, error_message=message)
+            .values(
+                status=Status.INCOMPATIBLE_STATE.value,
+                output=null(),
+                error_type=null(),
+                error_message=message,
+                error_traceback=null(),
+            )
         )
