@@ -717,14 +717,14 @@ def test_a_pydantic_row_older_than_a_field_gets_its_default(
 
 def test_annotations_register_models_and_what_their_fields_name() -> None:
     pydantic = pytest.importorskip("pydantic")
-    Cart = pydantic.create_model("Cart", items=(list[Item], ...), color=(Color, Color.RED))
+    cart = pydantic.create_model("Cart", items=(list[Item], ...), color=(Color, Color.RED))
 
     def function(a: Any) -> None: ...
 
-    function.__annotations__["a"] = list[Cart]
+    function.__annotations__["a"] = list[cart]
     codec = JsonCodec()
     codec.register_annotations(function)
-    value = Cart(items=[Item("tea", Decimal(1))])
+    value = cart(items=[Item("tea", Decimal(1))])
 
     assert codec.decode(codec.encode([value])) == [value]
     with pytest.raises(TypeError, match=r"app\.register\(Other\)"):
@@ -1297,6 +1297,21 @@ def test_what_cannot_be_stored_of_an_error_is_left_out(codec: JsonCodec) -> None
     assert vars(back) == {"code": 7}
     assert type(both_back) is ValueError
     assert both_back.args == (str(both),)
+
+
+def test_what_is_left_out_of_an_error_does_not_disturb_the_rest(codec: JsonCodec) -> None:
+    error, inner = ValueError("outer"), KeyError("inner")
+    inner.mixed = {(1, "a"), "b"}  # type: ignore[attr-defined]
+    error.a = [{object(), (1,)}, threading.Lock()]  # type: ignore[attr-defined]
+    error.b = {1, "a", (2, frozenset({3, "b"}))}  # type: ignore[attr-defined]
+    error.c = {inner, "text"}  # type: ignore[attr-defined]
+
+    back = there_and_back(codec, error)
+
+    assert vars(back).keys() == {"b", "c"}
+    assert vars(back)["b"] == vars(error)["b"]
+    (found,) = (item for item in vars(back)["c"] if item != "text")
+    assert vars(found) == vars(inner)
 
 
 def test_an_error_with_only_type_and_message_is_its_class(codec: JsonCodec) -> None:  # B26

@@ -7,6 +7,7 @@ the function and its argument, which no two calls of a program share.
 from __future__ import annotations
 
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any, Unpack
@@ -44,6 +45,11 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
     def refuse(x: int) -> None:
         effect(f"refuse {x}")
         raise KeyError(x)
+
+    @app.function(name="stuck")
+    def stuck(x: int) -> None:
+        effect(f"stuck {x}")
+        threading.Event().wait()
 
     @app.function(name="nested")
     async def nested(x: int) -> int:

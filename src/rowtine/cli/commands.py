@@ -93,9 +93,7 @@ def _require_tables(database: Database) -> None:
     path = database.url.database
     if database.url.get_backend_name() == "sqlite" and path and not path.startswith("file:"):
         if not Path(path).exists():
-            raise SchemaError(
-                f"{database.name}: there is no such file; `rowtine migrate` makes it"
-            )
+            raise SchemaError(f"{database.name}: there is no such file; `rowtine migrate` makes it")
     revisions.check_once(database)
 
 

@@ -79,6 +79,14 @@ class Encoder:
         leaf = _LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
+        # Its own list for each walk: inside an error a walk starts in the middle of another.
+        around, self._unsorted = self._unsorted, []
+        try:
+            return self._walk(value, depth)
+        finally:
+            self._unsorted = around
+
+    def _walk(self, value: object, depth: int) -> Any:
         root = [value]
         waiting: list[Place] = [(root, 0, depth, str, None)]
         while waiting:

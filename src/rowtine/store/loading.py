@@ -72,12 +72,12 @@ def load(
     codec: Codec,
     execution_id: str,
     warm: Mapping[int, Slot] | None = None,
-    warm_round: int | None = None,
+    warm_stand: tuple[int, int] | None = None,
 ) -> Loaded:
     """Read what the next round of an execution needs; NotFound if there is no such call.
 
-    `warm` are the frames that this worker kept of round `warm_round`; they are used only if that
-    is the round at which the execution stands.
+    `warm` are the frames that this worker kept after the run and round `warm_stand`; they are used
+    only if that is where the execution stands.
     """
     call = connection.execute(select(calls, _FAILING).where(calls.c.id == execution_id)).first()
     if call is None:
@@ -97,7 +97,7 @@ def load(
         cancelling=call.cancelling,
         held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
     )
-    if state is None or state.round != warm_round:
+    if state is None or (state.run, state.round) != warm_stand:
         warm = None
     rows = Rows(connection, bodies, execution, call.input, warm or {})
     if state is None:

@@ -97,10 +97,8 @@ _in_flight = Table(
     schema=SCHEMA,
 )
 
-_FIRST_STATES = case(
-    {Phase.RUNNING.value: 0, Phase.SUSPENDED.value: 1, Phase.QUEUED.value: 2},
-    value=_in_flight.c.state,
-)
+_URGENCY = {Phase.RUNNING.value: 0, Phase.SUSPENDED.value: 1, Phase.QUEUED.value: 2}
+"""What runs is shown before what waits, and that before what is queued; what is done comes last."""
 
 
 def in_flight(connection: Connection, limit: int) -> list[Flight]:
@@ -108,7 +106,7 @@ def in_flight(connection: Connection, limit: int) -> list[Flight]:
     statement = (
         select(_in_flight)
         .order_by(
-            _FIRST_STATES,
+            case(_URGENCY, value=_in_flight.c.state, else_=3),
             _in_flight.c.seconds.desc(),
             _in_flight.c.execution_id,
             _in_flight.c.coroutine_id,
@@ -284,7 +282,7 @@ def _coroutines(
 ) -> list[CoroutineFacts]:
     """Of each join, the members that are suspended before those that are done."""
     c = coroutines.c
-    rank = _best((c.parent_id, c.serves), (_finished(c.phase), _went_well(c.status), c.id))
+    rank = _best((c.parent_id, c.serves), (_urgency(c.phase), _went_well(c.status), c.id))
     statement = _limited(
         select(
             c.id,
@@ -338,7 +336,7 @@ def _tell_calls(connection: Connection, told: Story, shown: list[int], width: in
     in_journal = case((c.serves.is_(None), -c.seq), else_=0)
     rank = _best(
         (_OWNER, c.serves),
-        (in_journal, _finished(c.phase), _went_well(c.status), c.call_id),
+        (in_journal, _urgency(c.phase), _went_well(c.status), c.call_id),
     )
     statement = _limited(_call_facts().where(_of(told, shown)), rank, width)
     found = [_call(row) for row in connection.execute(statement)]
@@ -387,8 +385,8 @@ def _count(connection: Connection, told: Story, shown: list[int]) -> None:
         group[state] = group.get(state, 0) + count
 
 
-def _finished(phase: ColumnElement[str]) -> ColumnElement[int]:
-    return case((phase == Phase.DONE.value, 1), else_=0)
+def _urgency(phase: ColumnElement[str]) -> ColumnElement[int]:
+    return case(_URGENCY, value=phase, else_=3)
 
 
 def _went_well(status: ColumnElement[str]) -> ColumnElement[int]:

@@ -152,11 +152,11 @@ class Executor:
 
     async def round(self, execution_id: str) -> None:
         """Run the next round of a suspended execution."""
-        kept_round, slots = self.warm.take(execution_id)
+        stand, slots = self.warm.take(execution_id)
         try:
             loaded = await self.gateway.read(
                 lambda connection: loading.load(
-                    connection, self.registry.body, self.codec, execution_id, slots, kept_round
+                    connection, self.registry.body, self.codec, execution_id, slots, stand
                 )
             )
         except NotFound:
@@ -170,7 +170,7 @@ class Executor:
         if execution.seen_round is None:
             drop(slots)
             return  # it has ended since it was claimed
-        if execution.seen_round != kept_round:
+        if (execution.run, execution.seen_round) != stand:
             drop(slots)
             slots = _NONE
         try:
@@ -210,7 +210,7 @@ class Executor:
         if held:
             self.probe("committed", execution.id)
             number = 1 if execution.seen_round is None else execution.seen_round + 1
-            self.warm.keep(execution.id, number, suspended)
+            self.warm.keep(execution.id, (execution.run, number), suspended)
         else:
             log.info("%s: another worker's round was faster", execution.id)
             drop(suspended)

@@ -11,16 +11,20 @@ from rowtine.core.coroutine import Slot
 __all__ = ["Warm"]
 
 
+Stand = tuple[int, int]
+"""The run and the round after which frames were kept: rounds begin anew with each run."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    round: int
+    stand: Stand
     slots: Mapping[int, Slot]
 
 
 class Warm:
     """Keeps the frames of up to `limit` suspended executions; dropping one runs no user code.
 
-    Frames are valid for the round after which they were kept, and belong to whoever takes them: a
+    Frames are valid for the run and round after which they were kept, and belong to whoever takes them: a
     round that loses its commit drops them, and the next one rebuilds.
     """
 
@@ -31,18 +35,18 @@ class Warm:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, execution_id: str) -> tuple[int | None, Mapping[int, Slot]]:
-        """The round and frames kept of an execution: (None, {}) if there are none."""
+    def take(self, execution_id: str) -> tuple[Stand | None, Mapping[int, Slot]]:
+        """Where an execution stood and its frames: (None, {}) if none are kept."""
         kept = self._kept.pop(execution_id, None)
-        return (None, {}) if kept is None else (kept.round, kept.slots)
+        return (None, {}) if kept is None else (kept.stand, kept.slots)
 
-    def keep(self, execution_id: str, round: int, slots: Mapping[int, Slot]) -> None:
+    def keep(self, execution_id: str, stand: Stand, slots: Mapping[int, Slot]) -> None:
         """Keep frames; the execution used longest ago makes room."""
         warm = {id: slot for id, slot in slots.items() if slot.warm}
         if self._limit == 0:
             drop(warm)
             return
-        self._kept[execution_id] = _Kept(round, warm)
+        self._kept[execution_id] = _Kept(stand, warm)
         while len(self._kept) > self._limit:
             _, oldest = self._kept.popitem(last=False)
             drop(oldest.slots)
