@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, Unpack
@@ -50,6 +51,14 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
     def stuck(x: int) -> None:
         effect(f"stuck {x}")
         threading.Event().wait()
+
+    @app.function(name="gated")
+    def gated(x: int) -> int:
+        """Wait until there is a file "gate" beside that of the effects; the process it ran in."""
+        effect(f"gated {x} in {os.getpid()}")
+        while not Path(os.environ[EFFECTS]).with_name("gate").exists():
+            time.sleep(0.01)
+        return os.getpid()
 
     @app.function(name="nested")
     async def nested(x: int) -> int:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from core.scheduling import JSON, MODES, ROWS, Begin
+from core.scheduling import COLD, JSON, MODES, ROWS, Begin
 
 
 @pytest.fixture(params=MODES, ids=lambda mode: mode.name)
@@ -15,7 +13,13 @@ def begin(request: pytest.FixtureRequest) -> Begin:
     return Begin(request.param)
 
 
+@pytest.fixture(params=[COLD, JSON, ROWS], ids=lambda mode: mode.name)
+def begin_cold(request: pytest.FixtureRequest) -> Begin:
+    """Begins executions of which every resume is a rebuild."""
+    return Begin(request.param)
+
+
 @pytest.fixture(params=[JSON, ROWS], ids=lambda mode: mode.name)
-def begin_json(request: pytest.FixtureRequest) -> Any:
+def begin_json(request: pytest.FixtureRequest) -> Begin:
     """Begins executions whose payloads are JSON text."""
     return Begin(request.param)

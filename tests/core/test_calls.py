@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +178,7 @@ def test_an_argument_that_cannot_be_stored_is_refused_at_the_await(begin_json: B
 def test_arguments_and_locals_survive_an_await(begin: Begin) -> None:  # CASES B31
     @durable
     async def main(x: dict[str, tuple[int, int]]) -> Any:
-        big, raw, when, some = 2**70, b"\0\xff", datetime(2024, 2, 29, 12), {1, 2}
+        big, raw, when, some = 2**70, b"\0\xff", datetime(2024, 2, 29, 12, tzinfo=UTC), {1, 2}
         await call("foo")
         return [x, big, raw, when, some]
 
@@ -186,7 +186,13 @@ def test_arguments_and_locals_survive_an_await(begin: Begin) -> None:  # CASES B
 
     execution.answer(foo=None)
 
-    assert execution.value == [{"k": (1, 2)}, 2**70, b"\0\xff", datetime(2024, 2, 29, 12), {1, 2}]
+    assert execution.value == [
+        {"k": (1, 2)},
+        2**70,
+        b"\0\xff",
+        datetime(2024, 2, 29, 12, tzinfo=UTC),
+        {1, 2},
+    ]
 
 
 def test_a_sleep_is_a_call_that_the_clock_answers(begin: Begin) -> None:

@@ -178,7 +178,9 @@ def test_an_error_of_the_join_itself_ends_it(make: Callable[..., JoinFuture]) ->
 
 # ---------------------------------------------------------------------------------- properties
 
-results = st.lists(st.builds(lambda make, id: make(id), st.sampled_from([value, failure]), st.integers(0, 6)))
+results = st.lists(
+    st.builds(lambda make, id: make(id), st.sampled_from([value, failure]), st.integers(0, 6))
+)
 
 
 def folded(kind: Kind, given: Sequence[CoroutineResult]) -> JoinFuture:
@@ -199,9 +201,7 @@ def test_duplicates_strangers_and_what_comes_late_change_nothing(
 
 
 @given(st.sampled_from(JOIN_KINDS), results)
-def test_delivery_may_be_repeated_at_any_point(
-    kind: Kind, given: list[CoroutineResult]
-) -> None:
+def test_delivery_may_be_repeated_at_any_point(kind: Kind, given: list[CoroutineResult]) -> None:
     future = join_future(kind, MEMBERS, set(MEMBERS))
 
     for i, result in enumerate(given):

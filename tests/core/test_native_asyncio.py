@@ -100,6 +100,38 @@ def test_a_sibling_in_a_native_await_is_unwound_before_the_exit(begin: Begin) ->
     assert seen.events == ["cancelled", "finally"]
 
 
+@pytest.mark.parametrize("stops", [asyncio.CancelledError, BaseException])
+def test_clean_up_after_an_interrupted_native_await_cannot_be_durable(
+    begin: Begin, stops: type[BaseException]
+) -> None:
+    # A rebuild would await natively again, and go on past the point at which it was stopped.
+    seen = recorder()
+
+    class Stops:
+        by = stops
+
+    @durable
+    async def sleeper() -> None:
+        try:
+            await _for_ever()
+        except Stops.by:
+            try:
+                await call("clean")
+            except UsageError as error:
+                seen.events.append(str(error))
+        await call("goes on")
+
+    @durable
+    async def main() -> Any:
+        return [await race(sleeper(), returns(1)), await call("foo")]
+
+    execution = begin(main)
+
+    assert execution.calls == ["foo"]
+    (said,) = seen.events
+    assert "told to stop in a native await" in said
+
+
 async def _in_asyncio_gather() -> None:
     await asyncio.gather(call("a"), call("b"))
 
@@ -306,21 +338,24 @@ def test_a_coroutine_is_told_to_stop_after_the_result_that_came_before(mode: Mod
 def test_cancelling_a_round_cancels_native_awaits_and_unwinds_nothing_else() -> None:
     seen = recorder()
 
+    class Native:
+        started = asyncio.Event()
+
     @durable
     async def native() -> None:
         await call("a")
         try:
-            seen.events.append("started")
+            Native.started.set()
             await _for_ever()
         finally:
-            seen.events.append("native unwound")
+            seen.events.append("native")
 
     @durable
     async def suspended() -> None:
         try:
             await call("b")
         finally:
-            seen.events.append("suspended unwound")
+            seen.events.append("suspended")
 
     @durable
     async def main() -> Any:
@@ -329,19 +364,16 @@ def test_cancelling_a_round_cancels_native_awaits_and_unwinds_nothing_else() -> 
     execution = Begin(WARM)(main)
 
     async def cancelled() -> None:
-        results = [execution.result(0, 1)]
-        round = asyncio.ensure_future(
-            execution.scheduler.run(Input.resume(execution.state, results))
-        )
-        while "started" not in seen.events:
-            await asyncio.sleep(0)
+        input = Input.resume(execution.state, [execution.result(0, 1)])
+        round = asyncio.ensure_future(execution.scheduler.run(input))
+        await Native.started.wait()
         round.cancel()
         await round
 
     with pytest.raises(asyncio.CancelledError):
         asyncio.run(cancelled())
 
-    assert seen.events == ["started", "native unwound"]
+    assert seen.events == ["native"]
 
 
 def test_two_executions_run_on_one_loop_at_once() -> None:

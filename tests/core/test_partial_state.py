@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core.scheduling import ROWS, Begin, Execution, Rows, durable
-from rowtine import CallResult, CoroutineResult, any, call, gather, race
+from rowtine import CallResult, CoroutineResult, Reset, any, call, gather, race
 from rowtine.core.phases import Resolution
 from rowtine.core.round import Input, Poll
 from rowtine.core.state import Coroutine
@@ -118,6 +118,37 @@ def test_a_result_that_nobody_waits_for_asks_for_nothing() -> None:
 
     assert asked == []
     assert output.changes.delivered == {}
+
+
+@durable
+async def resets_later() -> None:
+    await call("a")
+    raise Reset(call("again"))
+
+
+@durable
+async def waits_for_a_reset() -> None:
+    try:
+        await gather(resets_later())
+    finally:
+        await call("clean")
+
+
+def test_a_reset_in_the_last_member_stops_those_who_wait_for_it(begin: Begin) -> None:
+    execution = begin(waits_for_a_reset)
+
+    execution.answer(a=1)
+    assert execution.calls == ["clean"]
+
+    assert execution.answer(clean=None).exit.tail_call == call("again")
+
+
+def test_an_exit_that_leaves_nobody_asks_for_nothing() -> None:
+    execution = Begin(ROWS)(does, "a")
+
+    _, asked = watched(execution, execution.result("a", 1))
+
+    assert asked == []
 
 
 @durable

@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.scheduling import COLD, JSON, ROWS, WARM, Begin, Execution, durable, recorder
+from core.scheduling import COLD, JSON, ROWS, WARM, Begin, Execution, Mode, durable, recorder
 from rowtine import CallResult, call, gather, race, sleep
 from rowtine.core.coroutine import Frame, Slot
 from rowtine.core.phases import Resolution
-from rowtine.core.round import Input, Poll
+from rowtine.core.round import Input, Poll, frames
 
 
 @durable
@@ -73,10 +74,9 @@ def test_a_cancellation_is_replayed(begin: Begin) -> None:
     assert execution.value == [*RESULT, "cancelled", "U"]
 
 
-def test_the_journal_is_that_of_one_coroutine(begin: Begin) -> None:
-    if begin.mode is ROWS:
-        pytest.skip("the same rows, loaded")
-    execution = travelled(begin)
+@pytest.mark.parametrize("mode", [WARM, COLD, JSON], ids=lambda mode: mode.name)
+def test_the_journal_is_that_of_one_coroutine(mode: Mode) -> None:
+    execution = travelled(Begin(mode))
 
     main = execution.state.suspended[0].coroutine
 
@@ -120,14 +120,13 @@ def test_a_body_runs_again_only_when_it_is_rebuilt() -> None:
     assert RUNS.events == ["warm", "cold", "cold", "cold"]
 
 
-@pytest.mark.parametrize("mode", [COLD, JSON, ROWS], ids=lambda mode: mode.name)
-def test_only_what_is_resumed_is_rebuilt(mode: Any) -> None:
+def test_only_what_is_resumed_is_rebuilt(begin_cold: Begin) -> None:
     @durable
     async def main() -> Any:
         RUNS.events.append("main")
         return await gather(counted("a"), counted("b"), counted("c"))
 
-    execution = Begin(mode)(main)
+    execution = begin_cold(main)
     RUNS.events = []
 
     execution.answer(b=1)
@@ -154,6 +153,39 @@ def test_a_warm_frame_is_used_by_one_round_alone() -> None:
         end = asyncio.run(execution.scheduler.run(rest))
         assert end.result.value == [1, 2]
     assert RUNS.events == ["x", "x"]
+
+
+def test_a_warm_frame_needs_no_journal() -> None:
+    execution = Begin(WARM)(journey)
+
+    for outcomes in ({"a": "A"}, {"sleep": None}, {"b": "B", "c": "C", "d": "D", "e": "E"}):
+        without_journals(execution)
+        execution.answer(**outcomes)
+    without_journals(execution)
+    execution.answer(g=KeyError("G"), h=None)
+
+    main = execution.state.suspended[0].coroutine
+    assert main is not None
+    assert main.journal is None
+    assert execution.answer(i=None).answer(last="L").value[-2:] == ["'G'", "L"]
+
+
+def without_journals(execution: Execution) -> None:
+    for coroutine in execution.state.suspended.values():
+        if coroutine.coroutine is not None:
+            coroutine.coroutine = replace(coroutine.coroutine, journal=None)
+
+
+def test_the_frames_of_a_state_are_those_that_are_warm() -> None:
+    @durable
+    async def main() -> Any:
+        return await gather(does("a"), call("b"), does("c"))
+
+    state = Begin(WARM)(main).state
+    assert frames(state).keys() == {0, 1, 3}
+
+    state.suspended[3].coroutine.slot.drop()
+    assert frames(state).keys() == {0, 1}
 
 
 def test_a_round_that_fails_leaves_the_journal_to_go_on_with() -> None:

@@ -65,9 +65,9 @@ def test_no_attempt_begins_after_giving_up(
 
 @given(policies, attempts)
 def test_the_longest_wait_grows_up_to_the_interval(retry: Retry, attempt: int) -> None:
-    now, next = retry.longest_wait(attempt), retry.longest_wait(attempt + 1)
+    wait, longer = retry.longest_wait(attempt), retry.longest_wait(attempt + 1)
 
-    assert 0 <= now <= next <= retry.max_interval
+    assert 0 <= wait <= longer <= retry.max_interval
 
 
 @pytest.mark.parametrize(

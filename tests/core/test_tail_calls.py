@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -65,6 +66,25 @@ def test_a_reset_in_a_member_ends_the_run(begin: Begin) -> None:  # CASES G84
     execution.answer(b=2)
 
     assert execution.exit.tail_call == call("main", 3, by=4)
+
+
+def test_a_reset_ends_the_run_of_a_main_that_would_not_stop(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        try:
+            await call("x")
+        except asyncio.CancelledError:
+            try:
+                await gather(call("a"), resets())
+            finally:
+                await call("clean")
+
+    execution = begin(main)
+
+    execution.resume(cancel=True)
+    assert execution.calls == ["clean"]
+
+    assert execution.answer(clean=None).exit.tail_call == call("main", 3, by=4)
 
 
 def test_a_reset_in_a_clean_up_is_an_error_of_the_clean_up(begin: Begin) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import pickle
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -39,7 +40,7 @@ VALUES = {
     "146 list of ints": [1, 2, 3],
     "147 large int in a dict": {"id": 2**53 + 1},
     "149 int keys": {1: "a"},
-    "150 bytes that are a pickle": b"\x80\x04\x95\x0a\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
+    "150 bytes that are a pickle": pickle.dumps({"a": 1}),
     "152 before 1970": datetime(1969, 12, 31, 23, 59, 59, 500_000, UTC),
     "153 naive datetime": datetime.fromisoformat("2024-01-01"),
     "empty": ["", [], {}, (), set(), b""],

@@ -69,6 +69,7 @@ async def any_and_race_give_one_of_their_members() -> None:
     assert_type(await rowtine.any(number(1), number(2)), int)
     assert_type(await rowtine.race(*[text(i) for i in range(3)]), str)
     assert_type(await rowtine.race(number(1), rowtine.any(number(2))), int)
+    assert_type(await rowtine.race(number(1), rowtine.sleep(2)), int | None)
 
 
 @app.function

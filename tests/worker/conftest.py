@@ -10,6 +10,7 @@ import pytest
 
 import rowtine
 from acceptance import nursery as nurseries
+from acceptance import program
 from acceptance.nursery import Child, Nursery
 from acceptance.support import assert_lawful
 
@@ -43,12 +44,12 @@ def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
 
 
 @pytest.fixture
-def fork(nursery: Nursery) -> Iterator[Callable[..., Child]]:
+def fork(nursery: Nursery, diary: Path) -> Iterator[Callable[..., Child]]:
     """Starts processes that end with the test at the latest."""
     children: list[Child] = []
 
-    def start(function: str, environment: dict[str, str] | None = None, **given: Any) -> Child:
-        children.append(nursery.fork(function, environment, **given))
+    def start(function: str, **given: Any) -> Child:
+        children.append(nursery.fork(function, {program.EFFECTS: str(diary)}, **given))
         return children[-1]
 
     yield start
@@ -60,7 +61,7 @@ def fork(nursery: Nursery) -> Iterator[Callable[..., Child]]:
 
 @pytest.fixture
 def diary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which functions of `worker.jobs` write down what they do, in any process."""
+    """The file in which each run of a body of `acceptance.program` leaves a line, anywhere."""
     path = tmp_path / "diary"
-    monkeypatch.setenv("ROWTINE_TEST_EFFECTS", str(path))
+    monkeypatch.setenv(program.EFFECTS, str(path))
     return path

@@ -127,7 +127,7 @@ def test_a_round_that_is_not_finished_is_given_back(new_app: NewApp, database_ur
 
 
 def test_a_worker_that_stops_claims_nothing_new(plain_app: NewApp, database_url: str) -> None:
-    app = plain_app()
+    app = plain_app(concurrency=1)  # so that the second waits for the place of the first
 
     @app.function(name="first")
     def first() -> None:
@@ -144,7 +144,7 @@ def test_a_worker_that_stops_claims_nothing_new(plain_app: NewApp, database_url:
     background.worker.stop()
     app.start(second())
     LET_GO.set()
-    background.stop()
+    background._thread.join(60)
 
     assert RAN == []
     assert calls(database_url)["second"]["claim"] == 0

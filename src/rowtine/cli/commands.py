@@ -29,6 +29,7 @@ from rowtine.core.status import Status
 from rowtine.errors import NotFound, RowtineError, SchemaError, UsageError
 from rowtine.store import Database, calls, reports
 from rowtine.store import schema as revisions
+from rowtine.store.outcomes import Settled
 
 __all__ = ["main"]
 
@@ -91,9 +92,9 @@ def _app(target: str, url: str | None) -> App:
 def _require_tables(database: Database) -> None:
     """SchemaError unless there are today's tables. To ask is not to make an empty file."""
     path = database.url.database
-    if database.url.get_backend_name() == "sqlite" and path and not path.startswith("file:"):
-        if not Path(path).exists():
-            raise SchemaError(f"{database.name}: there is no such file; `rowtine migrate` makes it")
+    a_file = database.url.get_backend_name() == "sqlite" and path and not path.startswith("file:")
+    if a_file and not Path(path or "").exists():
+        raise SchemaError(f"{database.name}: there is no such file; `rowtine migrate` makes it")
     revisions.check_once(database)
 
 
@@ -317,7 +318,7 @@ def _one(database: Database, prefix: str) -> str:
     return found[0]
 
 
-def _settled(database: Database, id: str) -> calls.Settled | None:
+def _settled(database: Database, id: str) -> Settled | None:
     with database.reading() as connection:
         standing = calls.standing(connection, id)
     if standing is None:
@@ -326,7 +327,7 @@ def _settled(database: Database, id: str) -> calls.Settled | None:
 
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.01, 0.25
-"""Seconds between two looks at a call that somebody waits for: they double from one to the other."""
+"""Seconds between two looks at a call that somebody waits for: doubled from one to the other."""
 
 
 def _await_result(database: Database, id: str) -> int:
@@ -337,7 +338,7 @@ def _await_result(database: Database, id: str) -> int:
     return _print_result(id, settled)
 
 
-def _print_result(id: str, settled: calls.Settled) -> int:
+def _print_result(id: str, settled: Settled) -> int:
     """The stored JSON itself: nothing has to be imported to print it."""
     if settled.error_type is not None or settled.status is Status.CANCELLED:
         words = (settled.status.value, settled.error_type, settled.error_message)

@@ -14,10 +14,11 @@ import sysconfig
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -107,7 +108,7 @@ class _Stage:
         self._console.print(line, soft_wrap=True)
 
     @contextmanager
-    def bar(self, name: str) -> Iterator[_Bar]:
+    def bar(self, name: str) -> Generator[_Bar]:
         columns = (
             TextColumn("          {task.description}"),
             BarColumn(),
@@ -143,7 +144,7 @@ class _Workers:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._number = 0
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -360,14 +361,17 @@ def _print_commands(console: Console, database: Database, id: str) -> None:
     console.print(Text(f"\n{_show(database, id)}"), soft_wrap=True)
 
 
-def _queries(prefix: str, id: str) -> tuple[str, ...]:
-    return (
-        "SELECT function, phase, status, count(*) AS calls, "
+def _queries(prefix: str, id: str) -> tuple[str, str]:
+    how_often = (
+        "SELECT function, phase, status, count(*) AS calls, "  # noqa: S608 - printed, never run
         "count(*) FILTER (WHERE claim > 1) AS ran_again "
-        f"FROM {prefix}calls WHERE execution_id = '{id}' GROUP BY 1, 2, 3",
-        "SELECT seq, substr(waits_for, 1, 24) AS waits_for, state, line, seconds "
-        f"FROM {prefix}awaits WHERE execution_id = '{id}' AND coroutine_id = 0 ORDER BY seq",
+        f"FROM {prefix}calls WHERE execution_id = '{id}' GROUP BY 1, 2, 3"
     )
+    waited_for = (
+        "SELECT substr(waits_for, 1, 32) AS waited_for, state, line, seconds "  # noqa: S608
+        f"FROM {prefix}awaits WHERE execution_id = '{id}' AND coroutine_id = 0 ORDER BY seq"
+    )
+    return how_often, waited_for
 
 
 def _client(database: Database) -> str:

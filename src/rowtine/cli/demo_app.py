@@ -57,8 +57,8 @@ def find_files(directory: str) -> list[str]:
     found: list[str] = []
     for parent, directories, files in os.walk(directory):
         directories[:] = [d for d in sorted(directories) if d not in SKIPPED and d[0] != "."]
-        found += [os.path.join(parent, file) for file in sorted(files) if file.endswith(".py")]
-    return [os.path.relpath(file, directory) for file in found[:MOST_FILES]]
+        found += [str(Path(parent, file)) for file in sorted(files) if file.endswith(".py")]
+    return [str(Path(file).relative_to(directory)) for file in found[:MOST_FILES]]
 
 
 @app.function(name="demo.count")

@@ -90,14 +90,14 @@ def summary(counts: Mapping[str, int], shown: int) -> str:
 
 # ------------------------------------------------------------------------------------------ show
 
-_STYLES = {
+_STYLES: Mapping[str, str] = {
     Phase.QUEUED: "yellow",
     Phase.RUNNING: "cyan",
     Phase.SUSPENDED: "yellow",
     Phase.DONE: "green",
 }
 
-_JOINS = {Kind.ALL: "all", Kind.ANY: "any", Kind.RACE: "race"}
+_JOINS: Mapping[str, str] = {Kind.ALL: "all", Kind.ANY: "any", Kind.RACE: "race"}
 
 
 def story_tree(told: Mapping[str, Story], *, values: bool = False) -> Tree:

@@ -86,16 +86,18 @@ def _arguments(text: str | None) -> tuple[list[Any], dict[str, Any]]:
     if text is None:
         return [], {}
     try:
-        value: object = json.loads(text)
+        value: Any = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(
             f"the arguments are not JSON: {error} (a text needs its own quotes: '\"text\"')"
         ) from None
-    if isinstance(value, list):
-        return cast("list[Any]", value), {}
-    if isinstance(value, dict):
-        return [], cast("dict[str, Any]", value)
-    return [value], {}
+    if _is(list, value):
+        return value, {}
+    return ([], value) if _is(dict, value) else ([value], {})
+
+
+def _is(kind: type[Any], value: object) -> bool:
+    return type(value) is kind
 
 
 def _fit(func: Callable[..., Any], bound: inspect.BoundArguments) -> inspect.BoundArguments:

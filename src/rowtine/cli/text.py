@@ -7,6 +7,7 @@ printed here goes through `plain` and is never parsed as markup.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["duration", "line_of", "place", "plain", "shortened"]
@@ -42,10 +43,8 @@ def place(file: str | None, line: int | None) -> str:
     if file is None:
         return ""
     path = Path(file)
-    try:
+    with suppress(ValueError, OSError):  # it is elsewhere, or the working directory is gone
         path = path.relative_to(Path.cwd())
-    except (ValueError, OSError):  # it is elsewhere, or the working directory is gone
-        pass
     return plain(f"{path}:{line}")
 
 

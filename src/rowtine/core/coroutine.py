@@ -12,8 +12,8 @@ import contextvars
 import gc
 import sys
 import types
+from collections.abc import Callable, Generator, Sequence
 from collections.abc import Coroutine as NativeCoroutine
-from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -320,6 +320,7 @@ def drive(
         chain = await_chain(coroutine)
         try:
             refuse_open_block(chain)
+            refuse_after_interruption(frame.running)
             wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
         except Exception as error:
             # Refused at the door: nothing is recorded, and a rebuild is refused here again.
@@ -347,6 +348,8 @@ def _advance(coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> An
         return coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration as stop:
         return Returned(stop.value)
+    except KeyboardInterrupt:
+        raise  # of whoever runs this process: no outcome of the body
     except BaseException as raised:
         return Raised(raised)
     finally:
@@ -363,7 +366,7 @@ def _await_natively(
     """
     running = frame.running
     if running.cancelling and interruptible:
-        running.cancelling = False
+        running.cancelling, running.interrupted = False, True
         return None, asyncio.CancelledError()
     running.native = interruptible
     try:
@@ -372,8 +375,8 @@ def _await_natively(
         frame.drop()
         raise
     except BaseException as error:
-        if interruptible:
-            running.cancelling = False
+        if running.cancelling and interruptible:
+            running.cancelling, running.interrupted = False, True
         return None, error
     finally:
         running.native = False
@@ -396,7 +399,7 @@ def _outcome(entry: Entry, codec: Codec) -> _Outcome:
 
 _Chain = list[tuple[Any, types.FrameType]]
 
-_PARTS = {
+_PARTS: dict[type[Any], Callable[[Any], tuple[Any, Any]]] = {
     types.CoroutineType: attrgetter("cr_frame", "cr_await"),
     types.GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
     types.AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
@@ -408,7 +411,7 @@ def await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> _Chain:
     chain: _Chain = []
     link: Any = coroutine
     while link is not None:
-        if parts := _PARTS.get(type(link)):
+        if parts := _PARTS.get(link.__class__):
             frame, awaited = parts(link)
             chain.append((link, frame))
             link = awaited
@@ -440,6 +443,19 @@ _OPEN = {
     asyncio.Condition: "leave the block first",
 }
 """Blocks that belong to one task of one event loop, and what to do instead of awaiting in them."""
+
+
+def refuse_after_interruption(running: Running) -> None:
+    """Raise UsageError if a body was told to stop in a native await and now awaits durably.
+
+    It may end here, but it cannot suspend: at which point of which native await it was stopped is
+    not recorded (and would not come again), so a rebuild would take it past that point.
+    """
+    if running.interrupted:
+        raise UsageError(
+            "a durable await in the clean-up of a coroutine that was told to stop in a native "
+            "await, which a rebuild could not repeat: do the native part in an @app.function"
+        )
 
 
 def refuse_open_block(chain: _Chain) -> None:

@@ -27,15 +27,17 @@ class Running(Shared):
     """How the body that finds this in its context is being run.
 
     `task` steps it; `native` while it awaits something that is the event loop's business;
-    `cancelling` once it has been told to stop and has not heard it yet.
+    `cancelling` once it has been told to stop and has not heard it yet; `interrupted` once it has
+    heard it in a native await.
     """
 
-    __slots__ = ("cancelling", "native", "task")
+    __slots__ = ("cancelling", "interrupted", "native", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.native = False
         self.cancelling = False
+        self.interrupted = False
 
 
 running: ContextVar[Running | None] = ContextVar("rowtine_running", default=None)

@@ -595,13 +595,15 @@ class _Round:
     async def _finish(self, coroutine: Coroutine, result: CoroutineResult) -> None:
         self.state.suspended.pop(coroutine.id, None)
         self.gone.add(coroutine.id)
-        if coroutine.kind not in CALL_KINDS:
-            self.changes.finished[coroutine.id] = result
         self.changes.cancelled.discard(coroutine.id)
         if coroutine.id == 0 or result.call is not None:
             await self._exit(result)
-        else:
-            await self._fold(coroutine, result)
+        if coroutine.id != 0 and result.call is not None:
+            # Only somebody who had been told to stop before can still wait for it.
+            result = self._failure(coroutine.id, asyncio.CancelledError())
+        if coroutine.kind not in CALL_KINDS:
+            self.changes.finished[coroutine.id] = result
+        await self._fold(coroutine, result)
 
     async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
         """Give a child's result to the one future that it serves."""
@@ -726,7 +728,9 @@ class _Round:
         if self.state.exit is not None:
             return
         self.state.exit = result
-        others = [each for each in await self._open_coroutines() if not self._cleans_up(each)]
+        if self.running or self.state.outstanding_calls > 0 or result.coroutine_id != 0:
+            await self._load_all()  # otherwise nobody is left
+        others = [each for each in self._open_coroutines() if not self._cleans_up(each)]
         await self._cancel_all(others, self.places[result.coroutine_id])
 
     def _cleans_up(self, coroutine: Coroutine) -> bool:
@@ -795,11 +799,13 @@ class _Round:
                 self._admit(coroutine)
         return [each for id in parent.members if (each := self._open_coroutine(id)) is not None]
 
-    async def _open_coroutines(self) -> list[Coroutine]:
-        """All that have not ended, whole, parents before their children."""
-        if self.loader is not None and self.state.outstanding_calls > 0:
+    async def _load_all(self) -> None:
+        if self.loader is not None:
             for coroutine in await self.loader.coroutines(None):
                 self._admit(coroutine)
+
+    def _open_coroutines(self) -> list[Coroutine]:
+        """All that have not ended, parents before their children."""
         running = [running.coroutine for running in self.running.values()]
         return sorted((*self.state.suspended.values(), *running), key=lambda each: each.id)
 

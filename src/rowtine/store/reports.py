@@ -59,7 +59,7 @@ __all__ = [
 
 
 class Flight(NamedTuple):
-    """A line of the view `in_flight`: a suspended coroutine, or a call that is running or queued."""
+    """A line of the view `in_flight`: a suspended coroutine, or a call that runs or is queued."""
 
     execution_id: str
     coroutine_id: int
@@ -119,7 +119,7 @@ def in_flight(connection: Connection, limit: int) -> list[Flight]:
 def flights(connection: Connection) -> dict[str, int]:
     """How many lines `in_flight` has, by state."""
     statement = select(_in_flight.c.state, func.count()).group_by(_in_flight.c.state)
-    return {state: count for state, count in connection.execute(statement)}
+    return {row[0]: row[1] for row in connection.execute(statement)}
 
 
 # --------------------------------------------------------------------------------- one execution
@@ -272,7 +272,9 @@ def _best(partition: Collection[Any], order: Collection[Any]) -> ColumnElement[i
     return func.row_number().over(partition_by=list(partition), order_by=list(order)).label("rank")
 
 
-def _limited(statement: Select[Any], rank: ColumnElement[int], width: int) -> Select[Any]:
+def _limited(
+    statement: Select[*tuple[Any, ...]], rank: ColumnElement[int], width: int
+) -> Select[*tuple[Any, ...]]:
     ranked = statement.add_columns(rank).subquery()
     return select(ranked).where(ranked.c.rank <= width)
 
@@ -397,7 +399,7 @@ _PAYLOAD = 2000
 """Characters of a payload that a tree has room for."""
 
 
-def _call_facts() -> Select[Any]:
+def _call_facts() -> Select[*tuple[Any, ...]]:
     c = calls.c
     due_in = case((c.due.is_not(None), -seconds_since(c.due)))
     return (
@@ -435,7 +437,7 @@ def _call_facts() -> Select[Any]:
     )
 
 
-def _call(row: Row[Any]) -> CallFacts:
+def _call(row: Row[*tuple[Any, ...]]) -> CallFacts:
     return CallFacts(*row[: len(fields(CallFacts))])
 
 

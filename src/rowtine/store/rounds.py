@@ -7,6 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, literal, null, or_, select, true, update
 
 from rowtine.core.status import Status
+from rowtine.store.calls import lock_states
 from rowtine.store.tables import calls, states
 from rowtine.store.types import after, now
 
@@ -52,6 +53,7 @@ def claim_rounds(
 def renew_rounds(connection: Connection, worker: str, ids: Collection[str], lease: float) -> None:
     """Keep executions whose round is still running."""
     if ids:
+        lock_states(connection, ids)
         connection.execute(
             update(states)
             .where(states.c.id.in_(sorted(ids)), states.c.worker == worker)
@@ -62,6 +64,7 @@ def renew_rounds(connection: Connection, worker: str, ids: Collection[str], leas
 def release_rounds(connection: Connection, worker: str, ids: Collection[str]) -> None:
     """Give executions back whose round this worker will not finish: they are due at once."""
     if ids:
+        lock_states(connection, ids)
         connection.execute(
             update(states)
             .where(states.c.id.in_(sorted(ids)), states.c.worker == worker)

@@ -170,15 +170,19 @@ class Worker:
         self, executor: Executor, heartbeat: Heartbeat, woken: list[str], claimed: list[Claimed]
     ) -> None:
         for id in woken:
-            if id not in self._tasks:
-                self._rounds.add(id)
-                self._spawn(id, executor.round(id), heartbeat)
+            self._held.pop(id, None)  # it has suspended, whether its task has heard of it or not
+            self._rounds.add(id)
+            self._spawn(id, executor.round(id), heartbeat)
         for call in claimed:
             self._held[call.id] = call.claim
             self._spawn(call.id, executor.call(call), heartbeat)
         heartbeat.holds(self._held, self._rounds)
 
     def _spawn(self, id: str, work: Coroutine[Any, Any, None], heartbeat: Heartbeat) -> None:
+        if (earlier := self._tasks.get(id)) is not None:
+            # Its commit is through and it was about to end, or it is a zombie: whichever, what
+            # was claimed anew is not to wait for it.
+            earlier.cancel()
         task = asyncio.create_task(work, name=f"rowtine-{id}")
         self._tasks[id] = task
 
@@ -227,9 +231,13 @@ class Worker:
     async def _finish_running(self, gateway: Gateway) -> None:
         if self._tasks and not self._at_once:
             # Calls that were cancelled meanwhile, the losers of a race say, are not waited for.
-            held, lease = list(self._held.items()), self.settings.lease
-            mine = await gateway.write(lambda connection: calls.renew(connection, held, lease))
-            self._drop({id for id, _ in held} - mine)
+            held, lease = dict(self._held), self.settings.lease
+            mine = await gateway.write(
+                lambda connection: calls.renew(connection, list(held.items()), lease)
+            )
+            # What has ended meanwhile is not lost.
+            self._drop({id for id in held.keys() - mine if self._held.get(id) == held[id]})
+        if self._tasks and not self._at_once:
             await asyncio.wait(self._tasks.values(), timeout=self.settings.grace)
         for task in self._tasks.values():
             task.cancel()
