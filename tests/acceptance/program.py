@@ -60,6 +60,13 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
             time.sleep(0.01)
         return os.getpid()
 
+    @app.function(name="killing", retry=rowtine.Retry(max_attempts=2))
+    def killing(how: str) -> None:
+        effect(f"killing {how}")
+        if how == "exit":
+            os._exit(3)
+        os.abort()
+
     @app.function(name="nested")
     async def nested(x: int) -> int:
         return await double(await double(x) + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
+from uuid import UUID
 
 from databases import query
 from rowtine.store import Database
@@ -43,7 +44,13 @@ def rows(url: str, table: str) -> list[dict[str, Any]]:
     """All rows of a table, in no particular order."""
     names = columns(url, table)
     found = query(url, f"select {', '.join(names)} from {table}")
-    return [dict(zip(names, row, strict=True)) for row in found]
+    return [
+        {
+            name: str(value) if isinstance(value, UUID) else value
+            for name, value in zip(names, row, strict=True)
+        }
+        for row in found
+    ]
 
 
 def columns(url: str, table: str) -> list[str]:

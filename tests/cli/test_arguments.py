@@ -46,7 +46,7 @@ def plain(a: int, b: int = 1, *, c: int = 0) -> None: ...
 
 
 @app.function
-def free(value: Any, *rest, **named) -> None: ...  # type: ignore[no-untyped-def]
+def free(value: Any, *rest, **named) -> None: ...
 
 
 @app.function
@@ -58,7 +58,7 @@ def kinds(id: UUID, pair: tuple[int, str], tags: set[str], wait: float) -> None:
 
 
 @app.function
-def strange(wait: timedelta, odd: "Missing") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+def strange(wait: timedelta, odd: Missing) -> None: ...  # noqa: F821
 
 
 def arguments(function: str, text: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:

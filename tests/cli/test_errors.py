@@ -187,11 +187,14 @@ def test_a_module_may_fail_in_many_ways(shell: Shell, text: str, words: str) -> 
 
 @pytest.mark.parametrize(
     "arguments",
-    [("frobnicate",), ("ps", "--frobnicate"), ("show",), ("worker", "shop:app", "--processes", "0")],
+    [
+        ("frobnicate",),
+        ("ps", "--frobnicate"),
+        ("show",),
+        ("worker", "shop:app", "--processes", "0"),
+    ],
 )
-def test_wrong_usage_ends_with_two_and_names_the_help(
-    ask: Ask, arguments: tuple[str, ...]
-) -> None:
+def test_wrong_usage_ends_with_two_and_names_the_help(ask: Ask, arguments: tuple[str, ...]) -> None:
     said = ask(*arguments)
 
     first, second = said.err.splitlines()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,8 @@ async def soon(x: int) -> int:
 
 @app.function
 async def parent(width: int) -> None:
-    try:
+    with suppress(ValueError):
         await fail("first \x1b[31mred\x1b[0m [bold]loud[/bold]")
-    except ValueError:
-        pass
     await rowtine.race(soon(1), double(5))
     await rowtine.gather(
         *[child(i) for i in range(width)],

@@ -19,9 +19,7 @@ def started(shell: Shell, sqlite_url: str) -> Iterator[Shell]:
     return shell
 
 
-def test_the_id_is_printed_and_the_call_is_in_the_database(
-    started: Shell, sqlite_url: str
-) -> None:
+def test_the_id_is_printed_and_the_call_is_in_the_database(started: Shell, sqlite_url: str) -> None:
     said = started("start", "shop:app", "add", '{"a": 1, "c": 5}')
 
     assert (said.code, said.err) == (0, "")
@@ -96,7 +94,9 @@ def test_without_any_of_them_the_file_in_the_working_directory_is_taken(shell: S
     assert (shell.directory / "rowtine.db").exists()
 
 
-def test_an_app_that_is_used_by_its_module_keeps_its_database(shell: Shell, sqlite_url: str) -> None:
+def test_an_app_that_is_used_by_its_module_keeps_its_database(
+    shell: Shell, sqlite_url: str
+) -> None:
     with (shell.directory / "shop.py").open("a") as module:
         module.write("app.database\n")
 

@@ -31,7 +31,7 @@ def let_go(shell: Shell, name: str) -> None:
 
 def holder(line: str) -> int:
     """The process that said this."""
-    return int(line.split()[-1])
+    return int(line.rsplit(maxsplit=1)[1])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -113,7 +113,7 @@ def test_a_claim_writes_down_who_holds_the_call_and_until_when_by_the_databases_
         (row,) = rows(database_url, "calls")
         assert (row["phase"], row["claim"], row["attempt"]) == ("running", 1, 1)
         assert (claimed.claim, claimed.attempt) == (1, 1)
-        assert (str(row["worker"]), row["due"]) == (WORKERS[0], None)
+        assert (row["worker"], row["due"]) == (WORKERS[0], None)
         lease = row["lease_expires"] - row["started_at"]
         if not isinstance(lease, timedelta):
             lease = timedelta(microseconds=lease)

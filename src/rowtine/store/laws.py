@@ -47,7 +47,7 @@ LAWS = (
         """
         SELECT id, phase, status FROM rowtine.calls
         WHERE (phase = 'done') <> (finished_at IS NOT NULL)
-           OR (phase = 'done' AND (status IS NULL OR status = 'UNSPECIFIED'))
+           OR (phase = 'done' AND status IS NULL)
            OR (status = 'OK' AND error_type IS NOT NULL)
         """,
     ),
