@@ -28,6 +28,7 @@ __all__ = ["App", "Handle"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 _FIRST_LOOK, _LONGEST_LOOK = 0.005, 0.25
 """Seconds between two looks at a call that somebody waits for, which double in between."""
@@ -131,7 +132,7 @@ class App(Shared):
         self.codec.register_annotations(func)
         return made
 
-    def register(self, cls: type[Any]) -> type[Any]:
+    def register(self, cls: type[T]) -> type[T]:
         """Let the codec carry a class that no annotation names. Usable as a decorator."""
         self.codec.register(cls)
         return cls

@@ -21,6 +21,7 @@ monotonic = time.monotonic
 jitter = random.SystemRandom().random
 """A random number in [0, 1)."""
 
+
 class _IdSource:
     """Makes ids that grow strictly within this process, also when the clock goes back.
 

@@ -226,7 +226,7 @@ def ps(database: str | None, schema: str, limit: int, as_json: bool) -> None:
         return
     out = render.console()
     if found:
-        out.print(render.flights_table(found))
+        out.print(render.flights_table(found, short=out.is_terminal))
     out.print(render.summary(counts, len(found)), style="dim")
 
 
@@ -271,7 +271,7 @@ def show(
         click.echo(json.dumps(render.story_json(told), indent=2))
         return
     out = render.console()
-    out.print(render.story_tree(told, values=values), soft_wrap=True)
+    out.print(render.story_tree(told, values=values))
     if trace := render.traceback_of(told[call_id].call):
         out.print(f"\n{trace}", style="red", soft_wrap=True)
 

@@ -58,7 +58,7 @@ def run_demo(directory: Path | None, url: str | None, console: Console) -> int:
     with _Workers(url, home, _concurrency(files)) as workers, stage.bar("counting") as bar:
         run = _Run(database, handle.id, workers, stage, bar)
         run.watch()
-    seconds = stage.seconds
+        seconds = stage.seconds
     totals = handle.result()
 
     began = clock.monotonic()

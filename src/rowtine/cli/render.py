@@ -33,23 +33,31 @@ def console(file: IO[str] | None = None, *, stderr: bool = False) -> Console:
 # -------------------------------------------------------------------------------------------- ps
 
 
-def flights_table(flights: Sequence[Flight]) -> Table:
-    """`rowtine ps`: one line for each coroutine that is suspended and call that is under way."""
+_SHORT_ID = len("01a202f4-d010-7001")
+"""Milliseconds and a counter: what tells ids apart that one process made. `show` takes it."""
+
+
+def flights_table(flights: Sequence[Flight], *, short: bool) -> Table:
+    """`rowtine ps`: one line for each coroutine that is suspended and call that is under way.
+
+    `short` is for a terminal's width; what goes to a pipe is whole.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("ID", no_wrap=True, min_width=36)
-    table.add_column("FUNCTION", overflow="ellipsis", no_wrap=True)
-    table.add_column("STATE", no_wrap=True)
-    table.add_column("FOR", no_wrap=True, justify="right")
-    table.add_column("WAITS FOR", overflow="fold")
-    table.add_column("AT", overflow="fold")
+    # Where the terminal is narrow, names give way, which one knows, and not ids and ages.
+    table.add_column("ID", no_wrap=True, min_width=_SHORT_ID)
+    table.add_column("FUNCTION", no_wrap=True)
+    table.add_column("STATE", no_wrap=True, min_width=len(Phase.SUSPENDED))
+    table.add_column("FOR", no_wrap=True, min_width=len("120 min"), justify="right")
+    table.add_column("WAITS FOR", no_wrap=True)
+    table.add_column("AT", no_wrap=True)
     for flight in flights:
         table.add_row(
-            flight.execution_id,
+            flight.execution_id[:_SHORT_ID] if short else flight.execution_id,
             Text(_function(flight)),
             Text(flight.state, style=_STYLES[flight.state]),
             duration(flight.seconds),
             Text(_waits_for(flight)),
-            Text(place(flight.file, flight.line)),
+            Text(place(flight.file, flight.line, short=short)),
         )
     return table
 
@@ -57,7 +65,7 @@ def flights_table(flights: Sequence[Flight]) -> Table:
 def _function(flight: Flight) -> str:
     if flight.coroutine_id == 0:
         return line_of(flight.execution)
-    return line_of(f"{flight.execution} / {flight.coroutine} {flight.coroutine_id}")
+    return line_of(f"{flight.execution}/{flight.coroutine} {flight.coroutine_id}")
 
 
 def _waits_for(flight: Flight) -> str:
@@ -115,9 +123,7 @@ class _Drawing:
         self._values = values
 
     def drawn(self, story: Story) -> Tree:
-        label = self._call(story.call)
-        label.append(f"  {story.call.id}", style="dim")
-        tree = Tree(label, guide_style="dim")
+        tree = Tree(self._call(story.call, f"  {story.call.id}"), guide_style="dim")
         self._execution(tree, story)
         return tree
 
@@ -165,11 +171,11 @@ class _Drawing:
         elif call.phase == Phase.SUSPENDED:
             node.add(Text(f"further down: rowtine show {call.id}", style="dim"))
 
-    def _call(self, call: CallFacts) -> Text:
+    def _call(self, call: CallFacts, id: str = "") -> Text:
         text = Text(line_of(call.function), style="bold" if call.phase != Phase.DONE else "")
         text.append("  ")
         text.append_text(_standing(call))
-        text.append(_where(call.file, call.line), style="dim")
+        text.append(_where(call.file, call.line) + id, style="dim")
         if self._values:
             text.append(f"\n{shortened(call.input or '', 200)}", style="dim")
             if call.output is not None and call.error_type is None:

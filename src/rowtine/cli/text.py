@@ -38,14 +38,14 @@ def shortened(text: str, limit: int) -> str:
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
-def place(file: str | None, line: int | None) -> str:
-    """A source line, from where the reader stands if that is shorter."""
+def place(file: str | None, line: int | None, *, short: bool = False) -> str:
+    """A source line, from where the reader stands if that is shorter; in short, the file's name."""
     if file is None:
         return ""
     path = Path(file)
     with suppress(ValueError, OSError):  # it is elsewhere, or the working directory is gone
         path = path.relative_to(Path.cwd())
-    return plain(f"{path}:{line}")
+    return plain(f"{path.name if short else path}:{line}")
 
 
 def duration(seconds: float) -> str:

@@ -206,10 +206,10 @@ def _told_to_stop(connection: Connection, ids: Collection[str]) -> dict[str, boo
     """Those of these calls that were told to stop, and whether their callers wait no more."""
     if not ids:
         return {}
-    statement = select(calls.c.id, calls.c.delivered_round.is_not(None)).where(
+    statement = select(calls.c.id, calls.c.delivered_round.is_not(None).label("withdrawn")).where(
         calls.c.id.in_(ids), calls.c.cancelling
     )
-    return {id: withdrawn for id, withdrawn in connection.execute(statement)}
+    return {row.id: row.withdrawn for row in connection.execute(statement)}
 
 
 def _ended(outcome: Outcome) -> Outcome:

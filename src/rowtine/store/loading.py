@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Row, and_, func, null, or_, select, true
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    func,
+    null,
+    or_,
+    select,
+    true,
+)
 
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Call
@@ -79,10 +91,10 @@ def load(
     `warm` are the frames that this worker kept after the run and round `warm_stand`; they are used
     only if that is where the execution stands.
     """
-    call = connection.execute(select(calls, _FAILING).where(calls.c.id == execution_id)).first()
+    call = connection.execute(_CALL, {"id": execution_id}).first()
     if call is None:
         raise NotFound(f"there is no call {execution_id}")
-    state = connection.execute(select(states).where(states.c.id == execution_id)).first()
+    state = connection.execute(_STATE, {"id": execution_id}).first()
     execution = Execution(
         id=call.id,
         function=call.function,
@@ -105,20 +117,69 @@ def load(
     return Loaded(execution, _input(connection, rows, codec, state, call.cancelling), rows)
 
 
-_FAILING = func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for")
+# The statements of every round are built once: building one costs more than the database does.
+
+_THIS_CALL = bindparam("id", type_=calls.c.id.type)
+
+_CALL = select(
+    calls.c.id,
+    calls.c.execution_id,
+    calls.c.root_id,
+    calls.c.function,
+    calls.c.input,
+    calls.c.phase,
+    calls.c.status,
+    calls.c.attempt,
+    calls.c.claim,
+    calls.c.current_run,
+    calls.c.cancelling,
+    func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+).where(calls.c.id == _THIS_CALL)
+
+_STATE = select(states).where(states.c.id == _THIS_CALL)
+
+_WAIT = (
+    calls.c.coroutine_id,
+    calls.c.seq,
+    calls.c.call_id,
+    calls.c.parent_id,
+    calls.c.serves,
+    calls.c.kind,
+    calls.c.function,
+    calls.c.input,
+    calls.c.asked_function,
+    calls.c.asked_input,
+    calls.c.resolution,
+    calls.c.status,
+    calls.c.output,
+    calls.c.error_type,
+    calls.c.error_message,
+    calls.c.error_traceback,
+)
+"""What a round wants to know of a call that somebody in its execution waits for."""
+
+_ARRIVED = (
+    select(*_WAIT)
+    .where(
+        calls.c.execution_id == _THIS_CALL,
+        calls.c.run == bindparam("run"),
+        calls.c.arrived.is_not(None),
+    )
+    .order_by(calls.c.arrived)
+    .limit(bindparam("most"))
+)
+
+_COROUTINE = tuple(
+    column for column in coroutines.c if column.name not in ("fingerprint", "created_at")
+)
 
 
 def _input(
     connection: Connection, rows: Rows, codec: Codec, state: Row[Any], cancelling: bool
 ) -> Input:
-    arrived = connection.execute(
-        select(calls)
-        .where(
-            calls.c.execution_id == state.id, calls.c.run == state.run, calls.c.arrived.is_not(None)
-        )
-        .order_by(calls.c.arrived)
-        .limit(state.poll_max_results)
-    ).all()
+    values = {"id": state.id, "run": state.run, "most": state.poll_max_results}
+    arrived: Sequence[Any] = connection.execute(_ARRIVED, values).all()
+    rows.arrived = {row.coroutine_id: row for row in arrived if row.parent_id is None}
     owners = rows.coroutines([row.coroutine_id for row in arrived])
     suspended = {coroutine.id: coroutine for coroutine in owners}
     parents = {c.parent_id for c in owners if c.parent_id is not None} - suspended.keys()
@@ -147,6 +208,8 @@ class Rows:
     execution: Execution
     input: Any
     warm: Mapping[int, Slot] = field(default_factory=dict[int, Slot])
+    arrived: Mapping[int, Row[Any]] = field(default_factory=dict[int, Row[Any]])
+    """The calls that have come to something, by the coroutine that waits for each."""
 
     def coroutines(self, ids: Sequence[int] | None) -> list[Coroutine]:
         """The suspended coroutines among `ids` (None: all), whole."""
@@ -222,6 +285,8 @@ class Rows:
         ]
 
     def _with_counters(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
+        if not rows:
+            return []
         pending = {
             row.coroutine_id: row
             for row in self._select(
@@ -234,6 +299,14 @@ class Rows:
 
     def _journals(self, ids: Sequence[int]) -> dict[int, Journal]:
         """The journals of these coroutines; of a warm one only the wait that is pending."""
+        known = {
+            id: Journal([self.arrived[id]], (), {})
+            for id in ids
+            if id in self.warm and id in self.arrived
+        }
+        return known | self._read_journals([id for id in ids if id not in known])
+
+    def _read_journals(self, ids: Sequence[int]) -> dict[int, Journal]:
         if not ids:
             return {}
         cold = [id for id in ids if id not in self.warm]
@@ -304,14 +377,16 @@ class Rows:
     def _select(
         self, table: Any, *conditions: ColumnElement[bool], also: Any = None
     ) -> Sequence[Row[Any]]:
-        statement = select(table) if also is None else select(table, also)
-        return self.connection.execute(
+        columns = {calls: _WAIT, coroutines: _COROUTINE}.get(table, tuple(table.c))
+        statement = select(*columns) if also is None else select(*columns, also)
+        found: Sequence[Any] = self.connection.execute(
             statement.where(
                 table.c.execution_id == self.execution.id,
                 table.c.run == self.execution.run,
                 *conditions,
             )
         ).all()
+        return found
 
 
 def _asked(table: Any) -> tuple[Any, Any]:

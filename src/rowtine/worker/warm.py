@@ -24,8 +24,8 @@ class _Kept:
 class Warm:
     """Keeps the frames of up to `limit` suspended executions; dropping one runs no user code.
 
-    Frames are valid for the run and round after which they were kept, and belong to whoever takes them: a
-    round that loses its commit drops them, and the next one rebuilds.
+    Frames are valid for the run and round after which they were kept, and belong to whoever takes
+    them: a round that loses its commit drops them, and the next one rebuilds.
     """
 
     def __init__(self, limit: int) -> None:
