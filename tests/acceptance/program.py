@@ -60,6 +60,15 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
             time.sleep(0.01)
         return os.getpid()
 
+    @app.function(name="meet")
+    def meet(processes: int) -> int:
+        """Wait until this runs in so many processes at once; the process it ran in."""
+        effect(f"met in {os.getpid()}")
+        file = Path(os.environ[EFFECTS])
+        while sum(text.startswith("met in ") for text in effects(file)) < processes:
+            time.sleep(0.01)
+        return os.getpid()
+
     @app.function(name="killing", retry=rowtine.Retry(max_attempts=2))
     def killing(how: str) -> None:
         effect(f"killing {how}")

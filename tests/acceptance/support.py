@@ -92,7 +92,8 @@ def end_leases(url: str, pid: int | None = None) -> None:
     query(url, f"update states set wake_at = {past} where {held}")
 
 
-def let_it_be_due(url: str) -> None:
-    """Let the time pass for which calls that wait for another attempt, or for the clock, wait."""
+def let_it_be_due(url: str, id: str | None = None) -> None:
+    """Let the time pass for which calls (None: all) wait for the clock or for another attempt."""
     past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
-    query(url, f"update calls set due = {past} where due is not null")
+    which = "" if id is None else f" and id = '{id}'"
+    query(url, f"update calls set due = {past} where due is not null{which}")

@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 import threading
-from pathlib import Path
 from typing import Any
+
+import rowtine
+from acceptance import program
 
 VARIABLE = "ROWTINE_TEST_WORKER"
 
@@ -35,24 +37,34 @@ class Killer:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-def work(
-    url: str,
-    kill: tuple[str, int] | None = None,
-    app: str = "acceptance.program:build",
-    **options: Any,
-) -> int:
+def work(url: str, kill: tuple[str, int] | None = None, **options: Any) -> int:
     """Be a worker until a signal comes; 0, as a command would exit."""
-    import importlib  # noqa: PLC0415
-
     logging.basicConfig(level=logging.WARNING, format="%(process)d %(message)s", force=True)
-    module, _, name = app.partition(":")
-    made = getattr(importlib.import_module(module), name)(url, **options)
-    worker = made.worker(probe=Killer(*kill)) if kill else made.worker()
+    app = program.build(url, **options)
+    worker = app.worker(probe=Killer(*kill)) if kill else app.worker()
     worker.run_until_signalled()
-    made.database.close()
+    app.close()
+    return 0
+
+
+def ask(url: str, id: str) -> int:
+    """Be a client that waits for a call which somebody else has started."""
+    app = program.build(url)
+    try:
+        program.effect(f"{id} came to {app.handle(id).result(timeout=60)}")
+    except Exception as error:
+        program.effect(f"{id} failed: {error!r}")
+    app.close()
+    return 0
+
+
+def run_elsewhere(url: str, number: int) -> int:
+    """Be a client that starts a call which somebody else runs."""
+    app = program.build(url)
+    program.effect(f"it came to {app.start(rowtine.call('double', number)).result(timeout=60)}")
+    app.close()
     return 0
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
     sys.exit(work(**json.loads(os.environ[VARIABLE])))

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,6 +139,20 @@ def test_different_totals_are_a_failure(
     demo.demo_app.app.__dict__.pop("database", None)
     assert code == 1
     assert "The totals differ" in capsys.readouterr().out
+
+
+def test_an_interrupt_ends_the_demo_and_its_workers(demonstrate: Shell) -> None:
+    running = demonstrate.start("demo")
+    pids = re.findall(r"pid (\d+)", running.out_until("two workers"))
+
+    running.signal(signal.SIGINT)
+    said = running.wait()
+
+    assert said.code == 130
+    assert "Traceback" not in said.err
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
 
 
 # ------------------------------------------------------------------------------------- its parts

@@ -40,7 +40,7 @@ def test_an_unreachable_server_is_one_line_without_the_password(
 
     assert said.code == 1
     assert "refused" in said.complaint
-    assert "is it running" in said.complaint
+    assert "is the URL right?" in said.complaint
     assert "s3cret" not in said.err
     assert "ann" in said.err
 

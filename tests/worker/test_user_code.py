@@ -72,12 +72,7 @@ def test_whatever_a_function_raises_is_its_calls_error_and_not_the_workers_end(
     kind: str,
     plain_app: NewApp,
     database_url: str,
-    request: pytest.FixtureRequest,
 ) -> None:
-    if (name, kind) == ("Ctrl-C", "async"):
-        request.applymarker(
-            pytest.mark.xfail(reason="the core lets a KeyboardInterrupt through: the worker ends")
-        )
     app = plain_app()
 
     @app.function(name="sync", retry=ONCE)

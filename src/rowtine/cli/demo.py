@@ -387,7 +387,16 @@ def _client(database: Database) -> str:
 
 def _show(database: Database, id: str) -> str:
     url = _without_password(database, database.url.get_backend_name())
-    return f"rowtine show {id} --database {shlex.quote(url)}"
+    return f"{_program()} show {id} --database {shlex.quote(url)}"
+
+
+def _program() -> str:
+    """How this command is called from here: an environment need not be on the path."""
+    if shutil.which("rowtine") is not None:
+        return "rowtine"
+    if Path(sys.argv[0]).name == "rowtine":
+        return shlex.quote(sys.argv[0])
+    return f"{shlex.quote(sys.executable)} -m rowtine.cli"
 
 
 def _without_password(database: Database, driver: str) -> str:

@@ -9,7 +9,6 @@ import click
 
 from rowtine.cli.text import line_of, plain
 from rowtine.errors import NotFound, RowtineError, UsageError
-from rowtine.store import TransientError
 
 __all__ = ["FAILED", "INTERRUPTED", "MISUSED", "ImportFailure", "report"]
 
@@ -58,9 +57,6 @@ def report(error: BaseException) -> int:
         case ImportFailure():
             click.echo(plain(error.trace).rstrip(), err=True)
             _say(str(error))
-            return FAILED
-        case TransientError():
-            _say(f"{error} (is it running, and is the URL right? see --database)")
             return FAILED
         case UsageError() if not isinstance(error, NotFound):
             _say(str(error))

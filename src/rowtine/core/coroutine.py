@@ -348,8 +348,6 @@ def _advance(coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> An
         return coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration as stop:
         return Returned(stop.value)
-    except KeyboardInterrupt:
-        raise  # of whoever runs this process: no outcome of the body
     except BaseException as raised:
         return Raised(raised)
     finally:

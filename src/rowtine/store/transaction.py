@@ -9,7 +9,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import TypeVar
 
-from sqlalchemy import Connection, null, update
+from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
 from rowtine.core.payload import Identity
@@ -45,8 +45,8 @@ def run_round(
     `scheduler` is made for the execution's function, ``OneShotScheduler(f)``; codec, schema and
     the bodies of the children are those of the function's app.
 
-    NotFound if there is no such call; `Incompatible` if the state does not fit, or if another
-    transaction was faster.
+    NotFound if there is no such call, UsageError if it is one of another function; `Incompatible`
+    if the state does not fit, if a worker runs it, or if another transaction was faster.
     """
     home = getattr(scheduler.entry_point, "home", None)
     if home is None:
@@ -59,14 +59,24 @@ def run_round(
     tables: dict[str | None, str | None] = {**known}
     tables.update(translate_schema(connection, home.schema))
     connection = connection.execution_options(schema_translate_map=tables)
-    lock_states(connection, [execution_id])
+    # An exit wakes the caller, whose state is locked first: in order of their ids.
+    caller = select(calls.c.execution_id).where(calls.c.id == execution_id)
+    lock_states(connection, [id for id in (connection.scalar(caller), execution_id) if id])
     lock_calls(connection, [execution_id])
     loaded = load(connection, home.body, scheduler.codec, execution_id)
     if loaded.lost:
         return Incompatible(f"call {execution_id} is done")
     execution = loaded.execution
+    if execution.function != scheduler.entry_point.name:
+        raise UsageError(
+            f"call {execution_id} is one of {execution.function!r}, the scheduler was made for "
+            f"{scheduler.entry_point.name!r}"
+        )
     if execution.seen_round is None:
-        execution = _claim_here(connection, execution)
+        claimed = _claim_here(connection, execution)
+        if claimed is None:
+            return Incompatible(f"a worker is running call {execution_id}")
+        execution = claimed
     output = _run_beside(scheduler, loaded)
     if isinstance(output, Incompatible):
         return output
@@ -83,9 +93,9 @@ def run_round(
     return output if held else Incompatible(f"another round of {execution_id} was faster")
 
 
-def _claim_here(connection: Connection, execution: Execution) -> Execution:
-    """Take a queued call for the time of this transaction."""
-    connection.execute(
+def _claim_here(connection: Connection, execution: Execution) -> Execution | None:
+    """Take a queued call for the time of this transaction; None if it is not queued."""
+    taken = connection.execute(
         update(calls)
         .where(calls.c.id == execution.id, calls.c.phase == Phase.QUEUED.value)
         .values(
@@ -98,6 +108,8 @@ def _claim_here(connection: Connection, execution: Execution) -> Execution:
             started_at=now(),
         )
     )
+    if taken.rowcount == 0:
+        return None
     return replace(execution, claim=execution.claim + 1, attempt=execution.attempt + 1)
 
 

@@ -16,7 +16,7 @@ from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Exit, Incompatible, Input, OneShotScheduler, Output, Poll, frames
 from rowtine.core.state import Coroutine
 from rowtine.core.status import status_for_output
-from rowtine.errors import DecodeError, IncompatibleState, NotFound
+from rowtine.errors import DecodeError, IncompatibleState, NotFound, Reset
 from rowtine.functions import Function
 from rowtine.probes import Probe
 from rowtine.registry import Registry
@@ -26,7 +26,7 @@ from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.worker.gateway import Gateway
-from rowtine.worker.policy import Attempted, conclude, failure, interrupted
+from rowtine.worker.policy import Attempted, conclude, failure, interrupted, tail_call
 from rowtine.worker.threads import Threads
 from rowtine.worker.warm import Warm, drop
 
@@ -90,6 +90,8 @@ class Executor:
                 arguments = self.codec.decode_arguments(claimed.input)
                 value = function.func(*arguments.args, **arguments.kwargs)
                 payload = self.codec.encode(value, "the returned value")
+            except Reset as reset:
+                return tail_call(reset, self.codec)
             except BaseException as error:
                 return failure(error, self.codec)
             return CoroutineResult(0, value=payload, status=status_for_output(value))
@@ -129,6 +131,7 @@ class Executor:
             failing_for=claimed.failing_for,
         )
         output, seconds = await self._run(function, execution, Input(arguments=claimed.input), None)
+        self.probe("round", execution.id)
         match output:
             case Poll():
                 await self._suspend(execution, output, seconds, _NONE)

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
+from rowtine.core.directives import Call
 from rowtine.core.payload import Codec
+from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
 from rowtine.core.status import Status, status_for_error
+from rowtine.errors import Reset
 from rowtine.store.outcomes import Outcome, settled, tail_of
 
-__all__ = ["backoff", "conclude", "heartbeat_interval", "interrupted", "poll_wait", "room"]
+__all__ = [
+    "Attempted",
+    "backoff",
+    "conclude",
+    "failure",
+    "heartbeat_interval",
+    "interrupted",
+    "poll_wait",
+    "room",
+    "tail_call",
+]
 
 
 def room(concurrency: int, running: int, abandoned: int) -> int:
@@ -90,3 +103,15 @@ def failure(error: BaseException, codec: Codec) -> CoroutineResult:
         error=codec.encode_error(error),
         status=Status.PERMANENT_ERROR if status is Status.OK else status,
     )
+
+
+def tail_call(reset: Reset, codec: Codec) -> CoroutineResult:
+    """What a sync function comes to that ends with another call."""
+    call: Any = reset.call
+    try:
+        if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
+            raise TypeError(f"Reset needs a call of a function, not {call!r}")
+        codec.encode_arguments(call.arguments)
+    except Exception as error:
+        return failure(error, codec)
+    return CoroutineResult(0, call=reset.call)
