@@ -80,6 +80,22 @@ def test_what_each_result_leads_to_leaves_in_order_of_delivery(begin: Begin) -> 
     assert execution.calls == ["c2", "c2'", "a2", "a2'", "b2", "b2'"]
 
 
+@durable
+async def returns(value: Any) -> Any:
+    return value
+
+
+def test_members_call_before_who_waited_for_them_goes_on(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        await race(returns(1), does("a"), gather(call("b")), cancel_losers=False)
+        return await call("c")
+
+    execution = begin(main)
+
+    assert execution.calls == ["a", "b", "c"]
+
+
 def test_clean_up_of_losers_leaves_before_what_the_winner_leads_to(begin: Begin) -> None:
     @durable
     async def careful(name: str) -> Any:

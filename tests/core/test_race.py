@@ -78,7 +78,12 @@ def test_of_two_joins_of_nothing_the_first_wins(begin: Begin) -> None:
     async def main() -> Any:
         return await race(gather(gather(), race(race())), race())
 
-    assert begin(main).value == [[], None]
+    execution = begin(main)
+
+    assert execution.value == [[], None]
+    assert execution.exit.changes is not None
+    ended = [change.resolution for change in execution.exit.changes.joins.values()]
+    assert ended == ["result"] * 5 + ["cancelled"]
 
 
 @pytest.mark.parametrize("cancel_losers", [True, False])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import rowtine
+from rowtine.core.results import CoroutineResult
+from rowtine.core.state import Coroutine
 from rowtine.store import calls
 from rowtine.store.calls import Claimed
+from rowtine.store.committing import Round, commit
+from rowtine.store.loading import Rows, load
 from rowtine.store.outcomes import Outcome, Settled, settled
 from rowtine.store.transaction import run_round
 from rowtine.worker.policy import failure
@@ -31,6 +36,30 @@ class Hand:
         scheduler = rowtine.OneShotScheduler(function, version=self.version)
         with self.app.database.writing() as connection:
             return run_round(connection, scheduler, id)
+
+    def run(self, id: str, function: Any) -> Round:
+        """Run a round of an execution as a worker does, and commit nothing of it yet."""
+        codec = self.app.codec
+        scheduler = rowtine.OneShotScheduler(function, version=self.version, codec=codec)
+        with self.app.database.reading() as connection:
+            loaded = load(connection, self.app.body, codec, id)
+            output = asyncio.run(scheduler.run(loaded.input, _Loader(loaded.rows)))
+        assert not isinstance(output, rowtine.Incompatible), output.message
+        outcome = None
+        if isinstance(output, rowtine.Exit):
+            result = settled(output.result, codec)
+            outcome = Outcome(id, None, loaded.execution.caller_id, result)
+        return Round(loaded.execution, output, outcome)
+
+    def commit(self, *items: Round | Outcome) -> tuple[list[bool], list[bool]]:
+        """Write rounds and outcomes in one transaction; for each, whether its fence held."""
+        with self.app.database.writing() as connection:
+            return commit(
+                connection,
+                self.app.codec,
+                [item for item in items if isinstance(item, Round)],
+                [item for item in items if isinstance(item, Outcome)],
+            )
 
     def claim(self, *functions: str, limit: int = 1, worker: str = WORKER) -> list[Claimed]:
         """Take due calls of these functions."""
@@ -62,5 +91,18 @@ class Hand:
             return calls.fire_timers(connection, 100)
 
 
-def ids(claimed: Sequence[Claimed]) -> list[str]:
-    return [call.id for call in claimed]
+class _Loader:
+    """Rows, where the scheduler expects to wait for them."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    async def coroutines(self, ids: Sequence[int] | None) -> Sequence[Coroutine]:
+        return self.rows.coroutines(ids)
+
+    async def counters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return self.rows.counters(ids)
+
+    async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
+        return self.rows.results(coroutine)
+

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -157,8 +158,14 @@ def worker(
     if concurrency is not None:
         app.settings = dataclasses.replace(app.settings, concurrency=concurrency)
     made = app.worker()
+
+    def stop(*_: object) -> None:
+        made.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the worker listens for them itself
+        signal.signal(number, stop)
     if with_parent:
-        supervise.stop_with_parent(made.stop)
+        supervise.stop_with_parent(stop)
     log.info(
         "worker process %d serves %d functions of %s on %s",
         os.getpid(),
@@ -216,7 +223,10 @@ def result(id: str, database: str | None, schema: str, wait: bool) -> int:
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def ps(database: str | None, schema: str, limit: int, as_json: bool) -> None:
-    """Show what is in flight: what runs, what waits (and for what, and where), what is queued."""
+    """Show what is in flight.
+
+    What runs and where, what waits, for what and at which line, and what is queued.
+    """
     with _open(database, schema).reading() as connection:
         found = reports.in_flight(connection, limit)
         counts = reports.flights(connection)
@@ -259,9 +269,10 @@ def show(
     depth: int,
     as_json: bool,
 ) -> None:
-    """Show one call as a tree: its coroutines, what each waits for and where, and errors.
+    """Show one call as a tree.
 
-    ID may be shortened, as long as it is the only one that begins so.
+    Its coroutines, what each waited for and what it waits for now, at which line, and errors. ID
+    may be shortened, as long as it is the only one that begins so.
     """
     opened = _open(database, schema)
     call_id = _one(opened, id)
@@ -284,9 +295,10 @@ def show(
     help="Run on this database, after migrating it, instead of a SQLite file of its own.",
 )
 def demo(directory: Path | None, database: str | None) -> int:
-    """Index a source tree with two workers, kill one of them, lose nothing.
+    """Kill a worker in the middle of its work, lose nothing.
 
-    DIRECTORY is any tree of Python files, else the standard library of this Python.
+    Indexes a source tree with two workers, kills one of them, and checks the totals against a plain
+    loop. DIRECTORY is any tree of Python files, else the standard library of this Python.
     """
     return run_demo(directory, database, render.console())
 

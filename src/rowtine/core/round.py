@@ -539,17 +539,14 @@ class _Round:
     async def _deliver(self, result: CallResult, place: _Place) -> None:
         id = self.callers.get(result.call_id)
         coroutine = None if id is None else self.state.suspended.get(id)
-        if coroutine is None or not isinstance(coroutine.result, CallFuture):
-            return
-        if coroutine.result.call_id != result.call_id:
-            return
+        if coroutine is None:
+            return  # nobody waits for it, or no longer
         resolution = Resolution.RESULT if result.error is None else Resolution.ERROR
         await self._answer(coroutine, result, resolution, place)
 
     async def _deliver_poll_error(self, error: Exception) -> None:
-        callers, self.state.prev_callers = self.state.prev_callers, []
         encoded = self.codec.encode_error(error)
-        for order, id in enumerate(callers):
+        for order, id in enumerate(self.state.prev_callers):
             match await self._loaded(id):
                 case Coroutine(result=CallFuture(call_id=int(call_id))) as coroutine:
                     result = CallResult(call_id, error=encoded)
@@ -608,7 +605,7 @@ class _Round:
     async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
         """Give a child's result to the one future that it serves."""
         parent = await self._parent(child)
-        if parent is None or parent.seq != child.serves:
+        if parent is None:
             return
         parent = self._own(parent)
         future = parent.result

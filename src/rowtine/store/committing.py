@@ -6,11 +6,12 @@ its fence moved writes nothing: somebody else was faster, and nothing is wrong.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, null, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, null, or_, select, update
 
 from rowtine.clock import new_id
 from rowtine.core.payload import Codec
@@ -89,26 +90,28 @@ def _fence_holds(
 
 def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, list[str]]:
     """The ids of the calls that these rounds cancel, by execution."""
-    wanted: dict[str, list[str]] = {}
-    for round in rounds:
-        statement = select(calls.c.id).where(
-            calls.c.execution_id == round.execution.id, calls.c.run == round.execution.run
-        )
-        changes = round.output.changes
-        if changes is None:
-            statement = statement.where(calls.c.delivered_round.is_(None))
-        else:
-            made = {call.call_id for call in changes.calls}
-            numbers = [
-                call_id
-                for call_id, resolution in changes.delivered.items()
-                if resolution is Resolution.CANCELLED and call_id not in made
-            ]
-            if not numbers:
-                continue
-            statement = statement.where(calls.c.call_id.in_(numbers))
-        wanted[round.execution.id] = list(connection.scalars(statement))
-    return wanted
+    wanted = [which for round in rounds if (which := _cancelled_by(round)) is not None]
+    found: dict[str, list[str]] = defaultdict(list)
+    if wanted:
+        statement = select(calls.c.id, calls.c.execution_id).where(or_(*wanted))
+        for row in connection.execute(statement):
+            found[row.execution_id].append(row.id)
+    return found
+
+
+def _cancelled_by(round: Round) -> ColumnElement[bool] | None:
+    """Which calls a round cancels; None for none."""
+    run = and_(calls.c.execution_id == round.execution.id, calls.c.run == round.execution.run)
+    changes = round.output.changes
+    if changes is None:
+        return and_(run, calls.c.delivered_round.is_(None))
+    made = {call.call_id for call in changes.calls}
+    numbers = [
+        call_id
+        for call_id, resolution in changes.delivered.items()
+        if resolution is Resolution.CANCELLED and call_id not in made
+    ]
+    return and_(run, calls.c.call_id.in_(numbers)) if numbers else None
 
 
 def _arrived(connection: Connection, ids: Collection[str]) -> dict[str, int]:

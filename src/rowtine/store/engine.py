@@ -47,7 +47,7 @@ class Database:
     @property
     def name(self) -> str:
         """The URL without its password, for messages."""
-        return self.url.render_as_string(hide_password=True)
+        return _shown(self.url)
 
     @contextlib.contextmanager
     def writing(self) -> Generator[Connection]:
@@ -77,3 +77,11 @@ def _translated(url: URL) -> Generator[None]:
         # Not `from error`: PostgreSQL quotes the failing row, payloads included, and a traceback
         # ends in a log.
         raise RejectedError(in_words(error, url)) from None
+    except (UnicodeEncodeError, OverflowError) as error:  # the driver's, about a value
+        raise RejectedError(f"{_shown(url)}: {error.__class__.__name__}") from None
+    except OSError as error:  # the lock file's: no descriptors are left, say
+        raise TransientError(f"{_shown(url)}: {error}") from error
+
+
+def _shown(url: URL) -> str:
+    return url.render_as_string(hide_password=True)

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.errors import DatabaseError
 from rowtine.store import Connection, Database, TransientError, committing
 from rowtine.store.committing import Round
 from rowtine.store.outcomes import Outcome
@@ -98,7 +97,7 @@ class Gateway:
     async def _commit_batch(self, batch: Sequence[_Intent]) -> None:
         try:
             await self._commit_together(batch)
-        except DatabaseError as error:
+        except Exception as error:  # whatever it was, nobody may wait for ever
             if len(batch) == 1:
                 batch[0].held.set_exception(error)
                 return
