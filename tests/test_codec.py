@@ -1653,3 +1653,11 @@ def test_the_codec_has_the_form_that_the_core_expects(codec: JsonCodec) -> None:
     assert set(typing.get_type_hints(Codec.encode)) <= {"value", "what", "return"}
     assert expected is codec
     assert dataclasses.is_dataclass(Arguments)
+
+
+def test_an_offset_with_a_fraction_of_a_second_is_refused() -> None:
+    """Python reads its own text of such an offset as another one."""
+    zone = dt.timezone(dt.timedelta(microseconds=1))
+
+    with pytest.raises(TypeError, match="fraction of a second"):
+        JsonCodec().encode(dt.datetime(2000, 1, 1, tzinfo=zone))

@@ -593,6 +593,15 @@ def test_what_the_database_will_not_take_is_said_in_one_line_without_the_values(
     assert "\n" not in str(raised.value)
 
 
+def test_a_statement_that_cannot_be_sent_is_refused_and_not_sent_again_and_again(
+    postgres: Hand,
+) -> None:
+    ids = [new_id()] * 70_000  # more parameters than the protocol has numbers for
+
+    with pytest.raises(RejectedError), postgres.app.database.writing() as connection:
+        call_statements.lock_calls(connection, ids)
+
+
 # --- cost -----------------------------------------------------------------------------------------
 
 

@@ -506,6 +506,7 @@ def test_calls_stand_in_the_order_of_numbers_and_runs_not_of_texts(shop: Rows) -
             root_id=MAIL,
             run=run,
             coroutine_id=number,
+            due=Ago(1),
         )
 
     rows = shop.rows(

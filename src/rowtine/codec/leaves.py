@@ -122,6 +122,8 @@ def _zone_tree(zone: Any) -> dict[str, Any]:
     if type(zone) is ZoneInfo and _ZONE.fullmatch(zone.key or ""):
         return {"zone": zone.key}
     if type(zone) is timezone:
+        if zone.utcoffset(None).microseconds:  # Python's own reader takes such a one for UTC
+            raise Refused("cannot store an offset from UTC with a fraction of a second")
         name = zone.tzname(None)
         usual = timezone(zone.utcoffset(None)).tzname(None)
         return {} if name == usual else {"name": _storable_name(name)}

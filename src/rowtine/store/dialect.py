@@ -181,24 +181,34 @@ def migration_lock(connection: Connection) -> None:
 
 # ------------------------------------------------------------------------------------------ errors
 
-_TRANSIENT_STATES = ("08", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE that a later try may not meet: connection, serialization and deadlock,
-resources, lock, operator intervention, system."""
+_REFUSED_STATES = ("22", "23", "54")
+"""Classes of SQLSTATE that are about what was to be written: values, constraints, size."""
 
-_TRANSIENT_SQLITE = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_IOERR", "SQLITE_FULL")
+_REFUSED_SQLITE = (
+    "SQLITE_CONSTRAINT",
+    "SQLITE_ERROR",
+    "SQLITE_MISMATCH",
+    "SQLITE_RANGE",
+    "SQLITE_TOOBIG",
+)
 
 
 def is_transient(error: exc.DBAPIError) -> bool:
-    """Whether the same statement may succeed later. By code, never by text."""
+    """Whether the same statement may succeed later. By code, never by text.
+
+    So it may unless the error is about what was to be written. A server that is read-only for a
+    while, out of space, or without a right or a table that it had, must not turn an outcome that
+    has happened into an error.
+    """
     original: Any = error.orig
     if error.connection_invalidated:
         return True
     if (state := getattr(original, "sqlstate", None)) is not None:
-        return str(state)[:2] in _TRANSIENT_STATES
+        return not str(state).startswith(_REFUSED_STATES)
     if (name := getattr(original, "sqlite_errorname", None)) is not None:
-        return str(name).startswith(_TRANSIENT_SQLITE)
-    # psycopg gives no SQLSTATE when it cannot connect
-    return isinstance(error, exc.OperationalError)
+        return not str(name).startswith(_REFUSED_SQLITE)
+    # psycopg gives no SQLSTATE when it cannot connect, nor where it refuses a statement itself.
+    return isinstance(error, exc.OperationalError) and error.statement is None
 
 
 def in_words(error: exc.DBAPIError, url: URL) -> str:
