@@ -36,6 +36,13 @@ def effects(path: Path) -> Counter[str]:
 def build(url: str, **options: Unpack[Options]) -> rowtine.App:
     """The app, on a database. Each call makes a new one: an App is an object."""
     app = rowtine.App(url, **options)
+    define_program(app)
+    define_processes(app)
+    return app
+
+
+def define_program(app: rowtine.App) -> None:
+    """An execution with every kind of wait, and what it calls."""
 
     @app.function(name="double")
     def double(x: int) -> int:
@@ -46,6 +53,33 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
     def refuse(x: int) -> None:
         effect(f"refuse {x}")
         raise KeyError(x)
+
+    @app.function(name="nested")
+    async def nested(x: int) -> int:
+        return await double(await double(x) + 1)
+
+    @app.coroutine
+    async def branch(x: int) -> int:
+        y = await double(x)
+        await rowtine.sleep(0.01)
+        return await double(y + 1)
+
+    @app.function(name="program")
+    async def program(n: int) -> list[Any]:
+        """Every kind of wait, with a result that does not depend on who is faster."""
+        first = await double(n)
+        second = await double(first + 1)
+        branches = await rowtine.gather(branch(n + 100), double(n + 200), branch(n + 300))
+        winner = await rowtine.race(double(n + 400), rowtine.sleep(3600))
+        try:
+            await refuse(n + 500)
+        except KeyError as error:
+            caught = error.args[0]
+        return [first, second, branches, winner, caught, await nested(n + 600)]
+
+
+def define_processes(app: rowtine.App) -> None:
+    """Functions that know in which process they run, or do something to it."""
 
     @app.function(name="stuck")
     def stuck(x: int) -> None:
@@ -75,31 +109,6 @@ def build(url: str, **options: Unpack[Options]) -> rowtine.App:
         if how == "exit":
             os._exit(3)
         os.abort()
-
-    @app.function(name="nested")
-    async def nested(x: int) -> int:
-        return await double(await double(x) + 1)
-
-    @app.coroutine
-    async def branch(x: int) -> int:
-        y = await double(x)
-        await rowtine.sleep(0.01)
-        return await double(y + 1)
-
-    @app.function(name="program")
-    async def program(n: int) -> list[Any]:
-        """Every kind of wait, with a result that does not depend on who is faster."""
-        first = await double(n)
-        second = await double(first + 1)
-        branches = await rowtine.gather(branch(n + 100), double(n + 200), branch(n + 300))
-        winner = await rowtine.race(double(n + 400), rowtine.sleep(3600))
-        try:
-            await refuse(n + 500)
-        except KeyError as error:
-            caught = error.args[0]
-        return [first, second, branches, winner, caught, await nested(n + 600)]
-
-    return app
 
 
 def expected(n: int) -> list[Any]:

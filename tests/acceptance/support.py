@@ -82,18 +82,30 @@ def everything(url: str, *, without: Iterable[str] = ()) -> dict[str, list[dict[
     }
 
 
+def past(url: str) -> str:
+    """A moment long ago, as SQL."""
+    return "1" if url.startswith("sqlite") else "to_timestamp(0)"
+
+
+def blocked(url: str) -> bool:
+    """Whether some connection to this PostgreSQL database waits for another one."""
+    waiting = """
+        select 1 from pg_stat_activity
+        where datname = current_database() and cardinality(pg_blocking_pids(pid)) > 0
+    """
+    return query(url, waiting) != []
+
+
 def end_leases(url: str, pid: int | None = None) -> None:
     """Let the time pass after which others may take over what the dead (None: all) have held."""
-    past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
     held = "worker is not null"
     if pid is not None:
         held = f"worker in (select id from workers where pid = {pid})"
-    query(url, f"update calls set lease_expires = {past} where {held}")
-    query(url, f"update states set wake_at = {past} where {held}")
+    query(url, f"update calls set lease_expires = {past(url)} where {held}")
+    query(url, f"update states set wake_at = {past(url)} where {held}")
 
 
 def let_it_be_due(url: str, id: str | None = None) -> None:
     """Let the time pass for which calls (None: all) wait for the clock or for another attempt."""
-    past = "1" if url.startswith("sqlite") else "to_timestamp(0)"
     which = "" if id is None else f" and id = '{id}'"
-    query(url, f"update calls set due = {past} where due is not null{which}")
+    query(url, f"update calls set due = {past(url)} where due is not null{which}")

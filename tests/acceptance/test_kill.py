@@ -57,9 +57,7 @@ def story(url: str) -> dict[str, list[Row]]:
             ({"number": row["id"], **told(row, "execution_id")} for row in rows(url, "coroutines")),
             key=repr,
         ),
-        "futures": sorted(
-            (told(row, "execution_id") for row in rows(url, "futures")), key=repr
-        ),
+        "futures": sorted((told(row, "execution_id") for row in rows(url, "futures")), key=repr),
     }
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from databases import query
 
 import rowtine
+from databases import query
 from rowtine.config import Settings
 from rowtine.store import Database
 

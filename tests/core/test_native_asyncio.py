@@ -313,6 +313,30 @@ def test_a_rebuild_that_is_cancelled_first_catches_up_with_its_journal(mode: Mod
 
 
 @pytest.mark.parametrize("mode", [WARM, COLD], ids=lambda mode: mode.name)
+def test_a_rebuild_is_not_interrupted_in_a_native_await_that_it_repeats(mode: Mode) -> None:
+    @durable
+    async def careful() -> Any:
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await call("a")
+        try:
+            await call("b")
+        except asyncio.CancelledError:
+            return await call("undo")
+
+    @durable
+    async def main() -> Any:
+        return await race(careful(), does("x"))
+
+    execution = Begin(mode)(main)
+
+    execution.answer(a=1, x="x")
+    assert execution.calls == ["undo"]
+
+    assert execution.answer(undo=None).value == "x"
+
+
+@pytest.mark.parametrize("mode", [WARM, COLD], ids=lambda mode: mode.name)
 def test_a_coroutine_is_told_to_stop_after_the_result_that_came_before(mode: Mode) -> None:
     @durable
     async def careful() -> Any:

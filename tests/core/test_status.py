@@ -135,7 +135,9 @@ def test_a_handler_that_fails_loses_nothing(
     assert status_for_output(Response()) is for_output
 
 
-@pytest.mark.parametrize("output", [None, 0, "", ValueError(), object()], ids=lambda output: type(output).__name__)
+@pytest.mark.parametrize(
+    "output", [None, 0, "", ValueError(), object()], ids=lambda output: type(output).__name__
+)
 def test_every_output_is_ok_unless_registered(output: Any) -> None:
     assert status_for_output(output) is Status.OK
 

@@ -105,4 +105,3 @@ class _Loader:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return self.rows.results(coroutine)
-

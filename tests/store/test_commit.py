@@ -16,19 +16,21 @@ from sqlalchemy import event
 import rowtine
 from acceptance.support import (
     assert_lawful,
+    blocked,
     columns,
     end_leases,
     everything,
+    past,
     rows,
     wait_until,
 )
 from databases import connect, query
 from rowtine.clock import new_id
 from rowtine.core.status import Status
-from rowtine.store import Database, RejectedError, rounds
+from rowtine.store import Database, RejectedError, rounds, run_round
 from rowtine.store import calls as call_statements
 from rowtine.store.calls import Claimed
-from rowtine.store.committing import Round
+from rowtine.store.committing import Round, commit
 from rowtine.store.loading import load
 from rowtine.store.outcomes import Outcome, Settled
 from rowtine.worker.gateway import Gateway
@@ -229,10 +231,6 @@ def test_an_execution_that_ends_in_the_batch_in_which_it_is_cancelled_is_no_arri
     assert hand.round(id, racing).value == "[1,2]"
 
 
-def past(url: str) -> str:
-    return "1" if url.startswith("sqlite") else "to_timestamp(0)"
-
-
 def test_a_result_for_an_execution_that_is_over_changes_nothing_but_its_own_call(
     hand: Hand, database_url: str
 ) -> None:
@@ -266,9 +264,8 @@ def test_results_are_delivered_in_the_order_in_which_they_came(
     with hand.app.database.reading() as connection:
         loaded = load(connection, hand.app.body, hand.app.codec, id)
 
-    assert [result.call_id for result in loaded.input.results] == [
-        call_ids[call.id] for call in claimed[:10]  # as many as the poll said at most
-    ]
+    delivered = [result.call_id for result in loaded.input.results]
+    assert delivered == [call_ids[call.id] for call in claimed[:10]]  # the most that it polled for
 
 
 def test_a_state_wakes_at_the_first_result(hand: Hand, database_url: str) -> None:
@@ -292,8 +289,6 @@ def test_a_state_that_wants_several_results_wakes_at_the_last_of_them(
             app.registry.function("wide"), version=None, poll_min_results=3
         )
         with app.database.writing() as connection:
-            from rowtine.store import run_round  # noqa: PLC0415
-
             run_round(connection, scheduler, id)
 
         woken = []
@@ -315,9 +310,7 @@ def test_it_never_wants_more_results_than_there_will_be(hand: Hand, database_url
     assert state(database_url, id)["wake_at"] is not None
 
 
-def test_what_arrives_while_a_round_runs_is_the_next_rounds(
-    hand: Hand, database_url: str
-) -> None:
+def test_what_arrives_while_a_round_runs_is_the_next_rounds(hand: Hand, database_url: str) -> None:
     wide = hand.app.registry.function("wide")
     id = suspended(hand, "wide", 3)
     hand.answer("one", value=0)
@@ -359,10 +352,9 @@ def test_the_loser_is_woken_and_told_also_while_a_round_of_its_own_runs(
     ((nested,),) = query(database_url, "select id from calls where function = 'napper'")
     nested = str(nested)
     hand.round(nested, napper)
-    with hand.app.database.writing() as connection:
-        query_wake = f"update states set wake_at = {past(database_url)} where id = :id"
-        del connection
-    query(database_url, query_wake, id=nested)
+    query(
+        database_url, f"update states set wake_at = {past(database_url)} where id = :id", id=nested
+    )
     with hand.app.database.writing() as connection:
         assert rounds.claim_rounds(connection, WORKER, ["napper"], None, 1, 30) == [nested]
     before_it_was_told = hand.run(nested, napper)
@@ -373,7 +365,8 @@ def test_the_loser_is_woken_and_told_also_while_a_round_of_its_own_runs(
 
     assert state(database_url, nested)["wake_at"] is not None  # to hear of it
     hand.round(nested, napper)
-    assert [row["cancelled"] for row in rows(database_url, "coroutines") if row["execution_id"] == nested] == [True]
+    (told,) = [row for row in rows(database_url, "coroutines") if row["execution_id"] == nested]
+    assert told["cancelled"]
 
 
 def test_no_result_is_lost_that_comes_while_the_round_before_is_committed(
@@ -388,8 +381,6 @@ def test_no_result_is_lost_that_comes_while_the_round_before_is_committed(
         hand.record(hand.outcome(first, 1))
         ran = hand.run(id, wide)
         with app.database.writing() as connection:
-            from rowtine.store.committing import commit  # noqa: PLC0415
-
             assert commit(connection, app.codec, [ran]) == ([True], [])
             recording = threading.Thread(target=lambda: hand.record(hand.outcome(second, 2)))
             recording.start()
@@ -403,13 +394,37 @@ def test_no_result_is_lost_that_comes_while_the_round_before_is_committed(
         assert_lawful(postgresql_url)
 
 
-def blocked(url: str) -> bool:
-    """Whether some connection to this database waits for another one."""
-    return query(
-        url,
-        "select 1 from pg_stat_activity where datname = current_database()"
-        " and cardinality(pg_blocking_pids(pid)) > 0",
-    ) != []
+@pytest.mark.parametrize("first", ["cancelled", "completed"])
+def test_of_a_cancellation_and_an_outcome_at_once_one_wins(first: str, postgresql_url: str) -> None:
+    with contextlib.closing(build(postgresql_url)) as app:
+        hand = Hand(app)
+        racing = app.registry.function("racing")
+        id = suspended(hand, "racing")
+        (loser,) = hand.claim("napper")
+        hand.answer("one", value=1)
+        decides, outcome = hand.run(id, racing), hand.outcome(loser, "in time")
+        items = [[decides], [outcome]] if first == "cancelled" else [[outcome], [decides]]
+        held: list[tuple[list[bool], list[bool]]] = []
+        with app.database.writing() as connection:
+            (earlier,) = items[0]
+            ran, ended = ([earlier], []) if earlier is decides else ([], [earlier])
+            held.append(commit(connection, app.codec, ran, ended))
+            second = threading.Thread(target=lambda: held.append(hand.commit(*items[1])))
+            second.start()
+            wait_until(lambda: blocked(postgresql_url))
+        second.join(60)
+
+        (row,) = [row for row in rows(postgresql_url, "calls") if row["function"] == "napper"]
+        if first == "cancelled":
+            assert held == [([True], []), ([], [False])]
+            assert (row["status"], row["resolution"]) == ("CANCELLED", "cancelled")
+        else:
+            assert held == [([], [True]), ([True], [])]
+            assert (row["status"], row["resolution"]) == ("OK", "cancelled")
+        assert row["arrived"] is None
+        assert_lawful(postgresql_url)
+        hand.answer("one", value=2)
+        assert hand.round(id, racing).value == "[1,2]"
 
 
 # --- lock order -----------------------------------------------------------------------------------
@@ -427,20 +442,7 @@ def holding(url: str, table: str, id: str) -> Iterator[Any]:
 
 def is_free(url: str, table: str, id: str) -> bool:
     """Whether nobody holds a row."""
-    return bool(
-        query(url, f"select 1 from {table} where id = :id for update skip locked", id=id)
-    )
-
-
-def while_blocked(url: str, work: Callable[[], object], look: Callable[[], object]) -> Any:
-    """Begin some work that blocks, look around, and return what was seen."""
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        wait_until(lambda: blocked(url))
-        return look()
-    finally:
-        threading.Thread(target=thread.join, args=(60,)).start()
+    return bool(query(url, f"select 1 from {table} where id = :id for update skip locked", id=id))
 
 
 @pytest.fixture
@@ -524,9 +526,7 @@ def test_a_claim_passes_by_what_others_hold(postgres: Hand, postgresql_url: str)
         assert rounds.claim_rounds(connection, WORKER, ["wide"], None, 2, 30) == [second]
 
 
-def test_recovery_passes_by_what_a_frozen_worker_holds(
-    postgres: Hand, postgresql_url: str
-) -> None:
+def test_recovery_passes_by_what_a_frozen_worker_holds(postgres: Hand, postgresql_url: str) -> None:
     frozen, dead = (postgres.start(rowtine.call("one", x)) for x in range(2))
     postgres.claim("one", limit=2)
     end_leases(postgresql_url)
@@ -614,7 +614,13 @@ class Watch:
         event.listen(database.engine, "after_cursor_execute", self)
 
     def __call__(
-        self, connection: Any, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+        self,
+        connection: Any,
+        cursor: Any,
+        statement: str,
+        parameters: Any,
+        context: Any,
+        many: bool,
     ) -> None:
         if statement.startswith("BEGIN"):
             return  # which only SQLite is sent as a statement
@@ -638,7 +644,12 @@ def test_the_number_of_statements_of_a_batch_does_not_depend_on_its_size(
         """Rounds that end and rounds that go on, of every sort, and outcomes."""
         made: list[Round | Outcome] = []
         for _ in range(size):
-            for function, arguments in (("main", [1]), ("wide", [3]), ("deep", [3]), ("racing", [])):
+            for function, arguments in (
+                ("main", [1]),
+                ("wide", [3]),
+                ("deep", [3]),
+                ("racing", []),
+            ):
                 id = suspended(hand, function, *arguments)
                 answered, *others = sorted(
                     hand.claim("one", "napper", limit=100), key=lambda call: call.function != "one"
@@ -673,11 +684,12 @@ def test_ten_results_among_ten_thousand_children_load_ten_children_and_a_counter
     assert state is not None
     assert len(loaded.input.results) == 10
     assert len(state.suspended) == 11
-    assert sorted(state.suspended)[0] == 0
+    assert min(state.suspended) == 0
     assert state.suspended[0].coroutine is None  # the parent's journal is not loaded
     assert state.outstanding_calls == 10_000
     if not database_url.startswith("sqlite"):
-        assert watch.rows <= 2 + 10 + 10 + 10 + 2  # call and state, results, children, waits, counter
+        # Call and state; ten results, ten children, ten waits; the parent and its counter.
+        assert watch.rows <= 2 + 3 * 10 + 2
     loading = len(watch.statements)
     assert loading < 10
 

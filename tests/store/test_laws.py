@@ -151,8 +151,10 @@ CORRUPTIONS: dict[str, list[str]] = {
     ],
     "I06_outstanding_are_the_undelivered_calls": [
         "update states set outstanding_calls = outstanding_calls + 1 where id = :root",
-        "update calls set delivered_round = null, resolution = null"
-        " where execution_id = :root and seq = 0 and coroutine_id = 0",
+        (
+            "update calls set delivered_round = null, resolution = null"
+            " where execution_id = :root and seq = 0 and coroutine_id = 0"
+        ),
     ],
     "I07_allocators_are_ahead": [
         "update states set next_call_id = next_call_id - 1 where id = :root",
@@ -176,14 +178,18 @@ CORRUPTIONS: dict[str, list[str]] = {
         "delete from futures where execution_id = :root and resolution is null",
         "update calls set coroutine_id = 99 where id = :arrived",
         "update calls set run = 1 where id = :arrived",
-        "update calls set execution_id = root_id, root_id = execution_id, coroutine_id = 77"
-        " where id = :running",
+        (
+            "update calls set execution_id = root_id, root_id = execution_id, coroutine_id = 77"
+            " where id = :running"
+        ),
     ],
     "I12_pending_future_has_open_members": [
         "update futures set pending = 0 where execution_id = :root and resolution is null",
         "update futures set pending = 2 where execution_id = :root and resolution is null",
-        "update calls set delivered_round = 3, resolution = 'result', arrived = null"
-        " where id = :arrived",
+        (
+            "update calls set delivered_round = 3, resolution = 'result', arrived = null"
+            " where id = :arrived"
+        ),
     ],
     "I13_tree_is_a_tree": [
         "update coroutines set parent_id = 7 where execution_id = :root and parent_id = 0",
@@ -214,8 +220,10 @@ CORRUPTIONS: dict[str, list[str]] = {
         "update coroutines set cancelled = false where execution_id = :loser",
     ],
     "I19_rounds_are_in_order": [
-        "update calls set delivered_round = 99 where execution_id = :root and seq = 0"
-        " and coroutine_id = 0",
+        (
+            "update calls set delivered_round = 99 where execution_id = :root and seq = 0"
+            " and coroutine_id = 0"
+        ),
         "update calls set created_round = 99 where id = :running",
         "update calls set created_round = 3, delivered_round = 2 where id = :loser",
         "update calls set created_round = null where id = :running",
@@ -285,6 +293,6 @@ def test_the_laws_are_checked_in_the_schema_of_the_database(
 ) -> None:
     migrate(empty_postgresql_url, schema="other")
 
-    with contextlib.closing(Database(empty_postgresql_url, schema="other")) as database:
+    with contextlib.closing(Database(empty_postgresql_url, schema="other")) as database:  # noqa: SIM117
         with database.reading() as connection:
             assert check(connection) == []

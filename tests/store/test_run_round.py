@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, event, select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 import rowtine
-from acceptance.support import assert_lawful, everything, rows, wait_until
+from acceptance.support import assert_lawful, blocked, everything, rows, wait_until
 from databases import connect, query
 from rowtine.store import run_round
 from store.by_hand import Hand
@@ -189,9 +189,13 @@ def test_a_transaction_that_fails_later_takes_the_round_along(
     id = start(app, "main", 3)
     before = everything(database_url)
 
-    with pytest.raises(ZeroDivisionError), Session(engine) as session, session.begin():
-        run_round(session, scheduler(app, "main"), id)
-        1 / 0  # noqa: B018
+    def fail_after_the_round() -> None:
+        with Session(engine) as session, session.begin():
+            run_round(session, scheduler(app, "main"), id)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_after_the_round()
 
     assert everything(database_url) == before
 
@@ -314,7 +318,7 @@ def test_a_scheduler_of_another_function_is_refused_before_any_code_runs(
     before = everything(database_url)
 
     with Session(engine) as session:
-        with pytest.raises(rowtine.UsageError, match="main.*quick|quick.*main"):
+        with pytest.raises(rowtine.UsageError, match=r"one of 'main'.*made for 'quick'"):
             run_round(session, scheduler(app, "quick"), id)
         session.commit()
 
@@ -324,14 +328,12 @@ def test_a_scheduler_of_another_function_is_refused_before_any_code_runs(
 
 def test_an_unknown_call_is_not_found(app: rowtine.App, engine: Engine) -> None:
     with Session(engine) as session, pytest.raises(rowtine.NotFound):
-        run_round(
-            session, scheduler(app, "main"), "01890000-0000-7000-8000-0000000000ff"
-        )
+        run_round(session, scheduler(app, "main"), "01890000-0000-7000-8000-0000000000ff")
 
 
 def test_a_scheduler_of_a_plain_body_is_refused(app: rowtine.App, engine: Engine) -> None:
     body = app.registry.function("main").body
-    with Session(engine) as session, pytest.raises(rowtine.UsageError, match="@app.function"):
+    with Session(engine) as session, pytest.raises(rowtine.UsageError, match=r"@app\.function"):
         run_round(session, rowtine.OneShotScheduler(body), start(app, "main", 1))
 
 
@@ -379,15 +381,6 @@ def test_of_two_rounds_at_once_one_makes_the_calls_and_the_other_finds_nothing_t
     polls = [output for output in outputs if isinstance(output, rowtine.Poll)]
     assert [len(output.calls) for output in polls] == [1, 0]
     assert [row["call_id"] for row in rows(database_url, "calls") if row["execution_id"]] == [0]
-
-
-def blocked(url: str) -> bool:
-    """Whether some connection to this database waits for another one."""
-    return query(
-        url,
-        "select 1 from pg_stat_activity where datname = current_database()"
-        " and cardinality(pg_blocking_pids(pid)) > 0",
-    ) != []
 
 
 def test_a_round_locks_the_state_of_the_caller_before_its_own(

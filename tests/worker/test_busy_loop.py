@@ -16,15 +16,17 @@ from rowtine.worker.gateway import Gateway
 
 NewApp = Callable[..., rowtine.App]
 
-SUSPEND, BLOCK, BLOCKED, LET_GO = (threading.Event() for _ in range(4))
+COMMIT, BLOCK, BLOCKED, LET_GO, END = (threading.Event() for _ in range(5))
+RAN: list[str] = []
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
-    for event in (SUSPEND, BLOCK, BLOCKED, LET_GO):
+    RAN.clear()
+    for event in (COMMIT, BLOCK, BLOCKED, LET_GO, END):
         event.clear()
     yield
-    for event in (SUSPEND, BLOCK, LET_GO):
+    for event in (COMMIT, BLOCK, LET_GO, END):
         event.set()
 
 
@@ -34,18 +36,35 @@ async def until(event: threading.Event) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_a_round_that_is_claimed_while_the_loop_is_blocked_is_run_at_once(
-    new_app: NewApp, database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The commit that suspends an execution and the claim of its next round are both through
-    before the loop hears of either."""
-    app = new_app(lease=3600, poll_interval=0.01)
+@pytest.fixture
+def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with every transaction that a worker wants to write."""
+    wanted: list[int] = []
+    write = Gateway.write
 
+    async def counted(self: Gateway, work: Any) -> Any:
+        wanted.append(1)
+        return await write(self, work)
+
+    monkeypatch.setattr(Gateway, "write", counted)
+    return wanted
+
+
+def define(app: rowtine.App) -> rowtine.App:
     @app.function(name="napper")
     async def napper() -> str:
-        await until(SUSPEND)
+        await until(COMMIT)
         await rowtine.sleep(0)
         return "woken"
+
+    @app.function(name="flaky", retry=rowtine.Retry(initial=0))
+    def flaky() -> str:
+        RAN.append("flaky")
+        if len(RAN) == 1:
+            COMMIT.wait(60)
+            raise ConnectionError
+        END.wait(60)
+        return "at last"
 
     @app.function(name="clock")
     async def clock() -> None:
@@ -57,39 +76,75 @@ def test_a_round_that_is_claimed_while_the_loop_is_blocked_is_run_at_once(
         BLOCKED.set()
         LET_GO.wait(60)
 
-    writes: list[int] = []
-    write = Gateway.write
+    return app
 
-    async def counted(self: Gateway, work: Any) -> Any:
-        writes.append(1)
-        return await write(self, work)
 
-    monkeypatch.setattr(Gateway, "write", counted)
+def commit_and_claim_behind_the_loop(url: str, function: str, writes: list[int]) -> None:
+    """Have what ends or suspends a call committed, and a claim after it, while the loop of the
+    worker is blocked: it hears of both when `LET_GO` is set.
 
-    def phases() -> dict[str, str]:
-        return {row["function"]: row["phase"] for row in rows(database_url, "calls")}
+    Both stand in line behind a lock. What makes the worker claim is a timer that falls due.
+    """
+    with connect(url) as lock:
+        if url.startswith("sqlite"):
+            lock.query("begin immediate")
+        else:
+            lock.query("begin")
+            lock.query("select 1 from calls where function = :f for update", f=function)
+        in_line = len(writes)
+        COMMIT.set()
+        wait_until(lambda: len(writes) >= in_line + 2)
+        BLOCK.set()
+        assert BLOCKED.wait(60)
+        lock.query("commit")
 
-    handle = app.start(napper())
-    app.start(blocker())
+
+def phases(url: str) -> dict[str, str]:
+    return {row["function"]: row["phase"] for row in rows(url, "calls")}
+
+
+def test_a_round_that_is_claimed_while_the_loop_is_blocked_is_run_at_once(
+    new_app: NewApp, database_url: str, writes: list[int]
+) -> None:
+    app = define(new_app(lease=3600, poll_interval=0.01))
+    handle = app.start(rowtine.call("napper"))
+    app.start(rowtine.call("blocker"))
     with app.worker().start():
-        wait_until(lambda: phases() == {"napper": "running", "blocker": "running"})
-        app.start(clock())
-        wait_until(lambda: phases().get("clock") == "suspended")
-        with connect(database_url) as lock:
-            # Nothing is committed until the claim stands in line behind the napper's suspension:
-            # the timer that falls due meanwhile makes the worker claim.
-            if database_url.startswith("sqlite"):
-                lock.query("begin immediate")
-            else:
-                lock.query("begin")
-                lock.query("select 1 from calls where function = 'napper' for update")
-            queued = len(writes)
-            SUSPEND.set()
-            wait_until(lambda: len(writes) >= queued + 2)
-            BLOCK.set()
-            assert BLOCKED.wait(60)
-            lock.query("commit")
+        wait_until(lambda: phases(database_url) == {"napper": "running", "blocker": "running"})
+        app.start(rowtine.call("clock"))
+        wait_until(lambda: phases(database_url).get("clock") == "suspended")
+        commit_and_claim_behind_the_loop(database_url, "napper", writes)
         wait_until(lambda: any(row["worker"] for row in rows(database_url, "states")))
         LET_GO.set()
 
         assert handle.result(timeout=30) == "woken"
+
+
+def test_a_retry_that_is_claimed_while_the_loop_is_blocked_keeps_its_lease(
+    plain_app: NewApp, database_url: str, writes: list[int]
+) -> None:
+    """The end of the first attempt, of which the loop hears late, is not that of the second."""
+    app = define(plain_app(lease=0.9, poll_interval=0.01))
+    handle = app.start(rowtine.call("flaky"))
+    app.start(rowtine.call("blocker"))
+    with app.worker().start():
+        wait_until(lambda: phases(database_url) == {"flaky": "running", "blocker": "running"})
+        app.start(rowtine.call("clock"))
+        wait_until(lambda: phases(database_url).get("clock") == "suspended")
+        commit_and_claim_behind_the_loop(database_url, "flaky", writes)
+        wait_until(lambda: the_flaky_call(database_url)["claim"] == 2)
+        LET_GO.set()
+        expires: set[Any] = set()
+        wait_until(
+            lambda: expires.add(the_flaky_call(database_url)["lease_expires"]) or len(expires) > 4
+        )
+        END.set()
+        assert handle.result(timeout=60) == "at last"
+
+    assert the_flaky_call(database_url)["claim"] == 2
+    assert len(RAN) == 2
+
+
+def the_flaky_call(url: str) -> dict[str, Any]:
+    (row,) = [row for row in rows(url, "calls") if row["function"] == "flaky"]
+    return row

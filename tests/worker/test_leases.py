@@ -188,7 +188,7 @@ def test_a_call_that_takes_longer_than_the_lease_stays_with_its_worker(
 
     (row,) = rows(database_url, "calls")
     assert (row["attempt"], row["claim"]) == (1, 1)
-    assert RAN == [kind]
+    assert [kind] == RAN
 
 
 def test_a_round_that_takes_longer_than_the_lease_stays_with_its_worker(

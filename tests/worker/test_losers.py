@@ -36,9 +36,7 @@ def the_call(url: str, function: str) -> Row:
 
 
 def is_done(url: str, function: str) -> bool:
-    return [
-        row["phase"] for row in rows(url, "calls") if row["function"] == function
-    ] == ["done"]
+    return [row["phase"] for row in rows(url, "calls") if row["function"] == function] == ["done"]
 
 
 def test_the_end_of_a_loser_is_no_arrival_for_its_caller(

@@ -95,9 +95,7 @@ def test_a_worker_that_died_is_forgotten_after_a_while(
 
     other = program.build(database_url, poll_interval=0.02, lease=0.1)
     with other.worker().start():
-        wait_until(
-            lambda: child.pid not in {row["pid"] for row in rows(database_url, "workers")}
-        )
+        wait_until(lambda: child.pid not in {row["pid"] for row in rows(database_url, "workers")})
     other.close()
 
 
@@ -184,4 +182,3 @@ def test_inside_an_execution_no_way_in_is_open(app: rowtine.App) -> None:
 
     assert len(said) == 5
     assert all("await the call itself" in each for each in said)
-

@@ -145,7 +145,7 @@ def test_the_rounds_of_an_attempt_count_together(new_app: NewApp, database_url: 
             await asyncio.sleep(0.3)  # natively: running time, and less than the timeout
             await rowtine.sleep(0)
 
-    with pytest.raises(TimeoutError, match="longer than its timeout of 1.0 s"):
+    with pytest.raises(TimeoutError, match=r"longer than its timeout of 1\.0 s"):
         app.run(main(), timeout=60)
 
     assert 1 in RAN  # it was not the first round alone

@@ -15,7 +15,7 @@ import pytest
 
 import rowtine
 from acceptance.support import assert_lawful, rows, wait_until
-from databases import conninfo, connect, query
+from databases import connect, conninfo, query
 
 NewApp = Callable[..., rowtine.App]
 

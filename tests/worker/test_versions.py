@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import rowtine
-from acceptance.support import everything, let_it_be_due, rows, wait_until
+from acceptance.support import everything, let_it_be_due, past, rows, wait_until
 from databases import query
 from store.by_hand import Hand
 
@@ -128,7 +128,7 @@ def test_a_state_of_other_semantics_is_held(new_app: NewApp, database_url: str) 
 
 def go_on(url: str) -> None:
     """Let the time pass for which a state that does not fit is held."""
-    query(url, f"update states set wake_at = {'1' if url.startswith('sqlite') else 'to_timestamp(0)'}")
+    query(url, f"update states set wake_at = {past(url)}")
 
 
 # --- the code -------------------------------------------------------------------------------------

@@ -306,7 +306,7 @@ def demo(directory: Path | None, database: str | None) -> int:
 # ------------------------------------------------------------------------------------------ parts
 
 
-class _OneLine(logging.Formatter):
+class _PlainFormatter(logging.Formatter):
     """Log lines hold names and messages from rows: nothing in them may act on a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -315,7 +315,7 @@ class _OneLine(logging.Formatter):
 
 def _log_to_stderr() -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s"))
+    handler.setFormatter(_PlainFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 

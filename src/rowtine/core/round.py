@@ -445,8 +445,7 @@ class _Round:
         else:
             # Not before all members are there: one of them may decide for those beside it.
             for ready in self._open(coroutine, step.wait, step.where):
-                if ready.id not in self.gone:
-                    await self._resolve(ready, None)
+                await self._resolve(ready, None)
         if frame.running.cancelling:  # told to stop, and suspended before it heard
             frame.running.cancelling = coroutine.cancelled = False
             await self._cancel(coroutine, self.places[coroutine.id])
@@ -641,7 +640,7 @@ class _Round:
         parent = self._own(await self._loaded(parent.id) or parent)
         future = parent.result
         if future is None or isinstance(future, CallFuture):
-            return
+            return  # it was cancelled meanwhile
         change = self._join_change(parent)
         await self._complete(parent, future)
         error = future.error()
@@ -770,8 +769,6 @@ class _Round:
         here = self.state.suspended.get(coroutine.id)
         if here is None:
             self.state.suspended[coroutine.id] = coroutine
-            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None:
-                self.callers[coroutine.result.call_id] = coroutine.id
         elif here.coroutine is None and coroutine.coroutine is not None:
             mine = self._own(here)
             mine.coroutine, mine.wait = coroutine.coroutine, coroutine.wait

@@ -41,7 +41,7 @@ class Coroutine:
     serves: int | None = None
     """The position of the parent's wait that this one is a member of."""
     wait: Wait | None = None
-    """What it waits for; None while only the future's counter is loaded."""
+    """What it waits for; of a loaded counter without its members."""
     members: range = range(0)
     """The ids of the members of the join it waits for."""
     cancelled: bool = False
@@ -70,7 +70,10 @@ class State:
 
 
 class Loader(Protocol):
-    """Answers for what a partial state left out. Each method is asked at most when needed."""
+    """Answers for what a partial state left out. Each method is asked at most when needed.
+
+    Who waits for the results of a round must be in the state that it is given.
+    """
 
     async def coroutines(self, ids: Sequence[int] | None) -> Sequence[Coroutine]:
         """Those of `ids` (None: all) that are suspended, whole: body, journal or frame, wait."""

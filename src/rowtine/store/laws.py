@@ -307,7 +307,7 @@ LAWS = (
     ),
     Law(
         "I20_arrivals_are_counted",
-        "What has arrived and was not delivered is numbered, and their number is arrived - delivered.",
+        "What has arrived and was not delivered is numbered, and that is arrived - delivered many.",
         """
         SELECT s.id, s.arrived, s.delivered, count(k.id) AS waiting
         FROM rowtine.states s
@@ -363,7 +363,8 @@ LAWS = (
                ON c.execution_id = f.execution_id AND c.run = f.run AND c.id = f.decided_by
               AND c.phase = 'done' AND (c.error_type IS NULL) = (f.resolution = 'result')
         LEFT JOIN rowtine.calls k
-               ON k.execution_id = f.execution_id AND k.run = f.run AND k.coroutine_id = f.decided_by
+               ON k.execution_id = f.execution_id AND k.run = f.run
+              AND k.coroutine_id = f.decided_by
               AND k.parent_id = f.coroutine_id AND k.serves = f.seq AND k.resolution = f.resolution
         WHERE f.decided_by IS NOT NULL AND c.id IS NULL AND k.id IS NULL
         """,

@@ -108,9 +108,9 @@ def failure(error: BaseException, codec: Codec) -> CoroutineResult:
 def tail_call(reset: Reset, codec: Codec) -> CoroutineResult:
     """What a sync function comes to that ends with another call."""
     call: Any = reset.call
+    if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
+        return failure(TypeError(f"Reset needs a call of a function, not {call!r}"), codec)
     try:
-        if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
-            raise TypeError(f"Reset needs a call of a function, not {call!r}")
         codec.encode_arguments(call.arguments)
     except Exception as error:
         return failure(error, codec)
