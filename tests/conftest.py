@@ -12,6 +12,7 @@ its URL handed over, so nobody has to agree on who is first and who is last.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # An App without a URL takes this one, and tests must never reach a developer's database. Not a
     # fixture, because worker processes that tests start inherit the environment as well.
     os.environ.pop("ROWTINE_DATABASE_URL", None)
+    # A run in the background of a shell ignores Ctrl-C, and so would every process that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
