@@ -21,6 +21,7 @@ from typing import Any
 
 from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running, running
 from rowtine.core.discard import discard
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import JOIN_KINDS, Kind, Resolution
 from rowtine.errors import IncompatibleState, UsageError
@@ -60,6 +61,7 @@ class Wait:
     members: tuple[Wait, ...] = ()
     body: Body | None = field(default=None, compare=False)
     cancel_losers: bool = field(default=True, compare=False)
+    options: CallOptions = field(default=DEFAULT, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,10 @@ def record(directive: Directive[Any], codec: Codec) -> Wait:
     match directive:
         case Call():
             return Wait(
-                directive.kind, directive.function, codec.encode_arguments(directive.arguments)
+                directive.kind,
+                directive.function,
+                codec.encode_arguments(directive.arguments),
+                options=directive.options,
             )
         case Inline():
             return Wait(

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from rowtine.core.discard import Shared
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind
 from rowtine.errors import UsageError
@@ -91,6 +92,7 @@ class Call(Directive[R]):
     function: str
     arguments: Arguments = Arguments()
     kind: Kind = Kind.FUNCTION
+    options: CallOptions = field(default=DEFAULT, compare=False)
 
     def __repr__(self) -> str:
         return f"<call of {self.function}>"

@@ -10,6 +10,7 @@ __all__ = [
     "CALL_MOVES",
     "COROUTINE_KINDS",
     "COROUTINE_MOVES",
+    "FUTURE_KINDS",
     "JOIN_KINDS",
     "CoroutinePhase",
     "Kind",
@@ -27,16 +28,24 @@ class Kind(StrEnum):
     """A call that the clock answers."""
     PROMISE = "promise"
     """A call that whoever holds its token answers."""
+    SIGNAL = "signal"
+    """A call that the next signal of its name answers."""
     COROUTINE = "coroutine"
     """A body inside the same execution: the one kind with a journal."""
     ALL = "all"
     ANY = "any"
     RACE = "race"
+    SPAWN = "spawn"
+    """Members that begin, and that nobody waits for yet."""
+    TASK = "task"
+    """A wait for the next of some spawned members that ends."""
 
 
-CALL_KINDS = (Kind.FUNCTION, Kind.TIMER, Kind.PROMISE)
+CALL_KINDS = (Kind.FUNCTION, Kind.TIMER, Kind.PROMISE, Kind.SIGNAL)
 JOIN_KINDS = (Kind.ALL, Kind.ANY, Kind.RACE)
-COROUTINE_KINDS = (Kind.COROUTINE, *JOIN_KINDS)
+FUTURE_KINDS = (*JOIN_KINDS, Kind.SPAWN, Kind.TASK)
+"""Kinds that have a row in `futures`: they have members."""
+COROUTINE_KINDS = (Kind.COROUTINE, *JOIN_KINDS, Kind.TASK)
 """Kinds that have a row in `coroutines`; a call that is a member of a join needs none."""
 
 

@@ -34,6 +34,7 @@ from rowtine.core.futures import (
     RaceFuture,
     join_future,
 )
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Arguments, Codec, Identity, Payload
 from rowtine.core.phases import CALL_KINDS, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
@@ -94,6 +95,7 @@ class CallRequest:
     parent_id: int | None = None
     serves: int | None = None
     where: Where | None = None
+    options: CallOptions = DEFAULT
     call_id: int = -1
     cancelled: bool = False
     """Cancelled in the round that made it: recorded, because it is replayed, but never run."""
@@ -485,6 +487,7 @@ class _Round:
             parent_id=coroutine.parent_id if coroutine.coroutine is None else None,
             serves=coroutine.serves if coroutine.coroutine is None else None,
             where=where,
+            options=wait.options,
         )
         coroutine.result = CallFuture()  # its id comes when the order of the round is known
         self.requests[coroutine.id, coroutine.seq] = self.places[coroutine.id], request
