@@ -41,6 +41,7 @@ from rowtine.determinism import now, random, uuid
 from rowtine.errors import (
     AnyException,
     Cancelled,
+    Conflict,
     DatabaseError,
     DecodeError,
     NotFound,
@@ -65,6 +66,7 @@ __all__ = [
     "CallRequest",
     "CallResult",
     "Cancelled",
+    "Conflict",
     "Coroutine",
     "CoroutineResult",
     "DatabaseError",

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = [
     "AnyException",
     "Cancelled",
+    "Conflict",
     "DatabaseError",
     "DecodeError",
     "IncompatibleState",
@@ -44,6 +45,11 @@ class RegistrationError(UsageError, ValueError):
 
 class PayloadError(UsageError, ValueError):
     """A value is too large or nested too deeply to be stored; the message names the limit."""
+
+
+class Conflict(UsageError):
+    """It is decided otherwise already, and stays so: a promise that has another answer, a key that
+    stands for other arguments, an execution that is over."""
 
 
 class NotFound(UsageError, LookupError):

@@ -26,10 +26,10 @@ from sqlalchemy import (
 )
 
 from rowtine.core.payload import Payload
-from rowtine.core.phases import Kind, Phase
+from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
 from rowtine.store.outcomes import Outcome, Settled
-from rowtine.store.tables import calls, states
+from rowtine.store.tables import calls, coroutines, states
 from rowtine.store.types import after, now, seconds_since
 
 __all__ = [
@@ -94,6 +94,30 @@ def _existing(connection: Connection, ids: Collection[str]) -> set[str]:
     return set(connection.scalars(select(calls.c.id).where(calls.c.id.in_(ids))))
 
 
+_caller = calls.alias()
+
+_caller_is_to_stop = (
+    # What a caller, or the root, asked for before it was told to stop does not begin any more: its
+    # round comes first, and decides what is still wanted.
+    select(_caller.c.id)
+    .join(
+        coroutines,
+        and_(
+            coroutines.c.execution_id == _caller.c.id,
+            coroutines.c.run == _caller.c.current_run,
+            coroutines.c.id == 0,
+        ),
+    )
+    .where(
+        or_(_caller.c.id == calls.c.execution_id, _caller.c.id == calls.c.root_id),
+        _caller.c.cancelling,
+        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+        ~coroutines.c.cancelled,
+    )
+    .correlate(calls)
+)
+
+
 def claim(
     connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
 ) -> list[Claimed]:
@@ -109,6 +133,7 @@ def claim(
             calls.c.due <= now(),
             calls.c.kind == Kind.FUNCTION.value,
             calls.c.function.in_(sorted(functions)),
+            ~_caller_is_to_stop.exists(),
         )
         .order_by(calls.c.due, calls.c.id)
         .limit(limit)
@@ -146,18 +171,25 @@ def claim(
 
 
 def fire_timers(connection: Connection, limit: int) -> int:
-    """Answer the timers that are due, in the order in which they are; how many there were."""
+    """Answer the timers that are due, in the order in which they are, and end the promises and
+    waits for signals whose time is up; how many there were."""
     due = (
-        select(calls.c.id, calls.c.claim, calls.c.execution_id)
-        .where(calls.c.due <= now(), calls.c.kind == Kind.TIMER.value)
+        select(calls.c.id, calls.c.claim, calls.c.execution_id, calls.c.kind)
+        .where(calls.c.due <= now(), calls.c.kind.in_(_CLOCKED))
         .order_by(calls.c.due, calls.c.id)
         .limit(limit)
     )
     fired = [
-        Outcome(id=id, claim=fence, execution_id=execution_id, settled=Settled())
-        for id, fence, execution_id in connection.execute(due)
+        Outcome(id, fence, execution_id, Settled() if kind == Kind.TIMER else _TIME_IS_UP)
+        for id, fence, execution_id, kind in connection.execute(due)
     ]
     return sum(record_outcomes(connection, fired, phase=Phase.QUEUED))
+
+
+_CLOCKED = [Kind.TIMER.value, Kind.PROMISE.value, Kind.SIGNAL.value]
+"""What the clock answers, or ends: each is queued, and due at that moment."""
+
+_TIME_IS_UP = Settled(Status.TIMEOUT, None, "TimeoutError", "nobody answered in time")
 
 
 # ---------------------------------------------------------------------------------------- outcomes
@@ -341,7 +373,7 @@ def anything_due(
     Timers and lost leases always count, calls and rounds if there is room for them.
     """
     mine = calls.c.function.in_(sorted(functions))
-    timers = calls.c.kind == Kind.TIMER.value
+    timers = calls.c.kind.in_(_CLOCKED)
     due = select(calls.c.id).where(calls.c.due <= now(), or_(timers, mine) if calls_too else timers)
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     woken = (
@@ -349,7 +381,13 @@ def anything_due(
         .join(calls, calls.c.id == states.c.id)
         .where(states.c.wake_at <= now(), mine)
     )
-    wanted = [due.exists(), lapsed.exists(), *([woken.exists()] if rounds_too else [])]
+    late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
+    wanted = [
+        due.exists(),
+        lapsed.exists(),
+        late.exists(),
+        *([woken.exists()] if rounds_too else []),
+    ]
     return bool(connection.scalar(select(or_(*wanted))))
 
 

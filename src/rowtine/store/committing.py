@@ -35,6 +35,7 @@ from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
 from rowtine.errors import Cancelled
 from rowtine.functions import fingerprint
+from rowtine.store import signals
 from rowtine.store import statements as sql
 from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.loading import Execution, exit_to_text
@@ -87,8 +88,28 @@ def commit(
         for outcome in outcomes
     ]
     accepted = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
-    write_outcomes(connection, [*accepted, *(r.outcome for r in won if r.outcome is not None)])
+    ended = [round.outcome for round in won if round.outcome is not None]
+    write_outcomes(connection, [*accepted, *ended])
+    _signals(connection, won, lost, [*accepted, *ended])
     return held, recorded
+
+
+def _signals(
+    connection: Connection,
+    won: Sequence[Round],
+    withdrawn: Collection[str],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Queue again what was not heard, and give what is queued to who waits now."""
+    signals.put_back(connection, withdrawn)
+    signals.forget_run(connection, [o.id for o in outcomes if o.retry_in is not None])
+    waiting = [
+        round.execution.id
+        for round in won
+        if isinstance(round.output, Poll)
+        and (withdrawn or any(call.kind is Kind.SIGNAL for call in round.output.calls))
+    ]
+    signals.match(connection, waiting)
 
 
 def _fence_holds(

@@ -21,7 +21,7 @@ from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
-from rowtine.store import Connection, Database, calls, rounds, schema, workers
+from rowtine.store import Connection, Database, calls, rounds, schema, stopping, workers
 from rowtine.store.calls import Claimed
 from rowtine.worker.execute import Executor
 from rowtine.worker.gateway import Gateway
@@ -34,6 +34,7 @@ log = logging.getLogger("rowtine")
 
 _TIMERS_AT_ONCE = 500
 _RECOVERED_AT_ONCE = 100
+_EXPIRED_AT_ONCE = 20
 
 
 class Worker:
@@ -152,6 +153,8 @@ class Worker:
 
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
             calls.fire_timers(connection, _TIMERS_AT_ONCE)
+            for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
+                log.warning("%s: its deadline has passed", id)
             for id in calls.recover(connection, _RECOVERED_AT_ONCE):
                 log.warning("%s: its worker was lost, it is queued again", id)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
