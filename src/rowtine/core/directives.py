@@ -28,16 +28,19 @@ class Running(Shared):
 
     `task` steps it; `native` while it awaits something that is the event loop's business;
     `cancelling` once it has been told to stop and has not heard it yet; `interrupted` once it has
-    heard it in a native await.
+    heard it in a native await. `replaying` while code runs that has run before, for its effects
+    on this frame alone. `natives` are the places of native awaits that a rebuild would repeat.
     """
 
-    __slots__ = ("cancelling", "interrupted", "native", "task")
+    __slots__ = ("cancelling", "interrupted", "native", "natives", "replaying", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[Any] | None = None
         self.native = False
         self.cancelling = False
         self.interrupted = False
+        self.replaying = False
+        self.natives: dict[Any, None] = {}
 
 
 running: ContextVar[Running | None] = ContextVar("rowtine_running", default=None)

@@ -154,6 +154,9 @@ class Poll:
     max_wait_seconds: float | None
     changes: Changes
     status: Status = Status.OK
+    native: list[Where] = field(default_factory=list[Where])
+    """Where coroutines that suspend in this round have awaited natively in it: these awaits run
+    again at a rebuild."""
 
 
 @dataclass(slots=True)
@@ -298,6 +301,7 @@ class _Round:
         self.loader = loader
         self.root = contextvars.copy_context()
         self.changes = Changes()
+        self.native: dict[Where, None] = {}
         self.running: dict[int, _Running] = {}
         self.requests: dict[tuple[int, int], tuple[_Place, CallRequest]] = {}
         """The calls made in this round, by coroutine and seq."""
@@ -364,6 +368,7 @@ class _Round:
             max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
             max_wait_seconds=self.scheduler.poll_max_wait_seconds,
             changes=changes,
+            native=list(self.native),
         )
 
     def _issue(self, request: CallRequest) -> None:
@@ -439,6 +444,7 @@ class _Round:
     async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
         coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))
         coroutine.wait = step.wait
+        self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
         if step.wait.kind in CALL_KINDS:
             self._request(coroutine, step.wait, step.where)
