@@ -29,6 +29,7 @@ def upgrade(schema: str | None) -> None:
         _create_states,
         _create_coroutines,
         _create_futures,
+        _create_signals,
         _create_workers,
     ):
         create(schema, types)
@@ -39,7 +40,7 @@ def upgrade(schema: str | None) -> None:
 def downgrade(schema: str | None) -> None:
     for view in ("execution_tree", "outstanding_calls", "in_flight", "awaits"):
         op.execute(f"DROP VIEW {_prefix(schema)}{view}")
-    for table in ("workers", "futures", "coroutines", "states", "calls"):
+    for table in ("workers", "signals", "futures", "coroutines", "states", "calls"):
         op.drop_table(table, schema=schema)
 
 
@@ -82,13 +83,20 @@ def _belongs_to_call(column: str, name: str, schema: str | None) -> sa.ForeignKe
 
 
 def _partial_index(
-    name: str, table: str, columns: list[str], where: str, schema: str | None
+    name: str,
+    table: str,
+    columns: list[str | sa.TextClause],
+    where: str,
+    schema: str | None,
+    *,
+    unique: bool = False,
 ) -> None:
     op.create_index(
         name,
         table,
         columns,
         schema=schema,
+        unique=unique,
         postgresql_where=sa.text(where),
         sqlite_where=sa.text(where),
     )
@@ -121,15 +129,22 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("input", types.json, nullable=False),
         sa.Column("asked_function", sa.Text),
         sa.Column("asked_input", types.json),
+        sa.Column("options", types.json),
+        sa.Column("key", sa.Text),
+        sa.Column("token", sa.Text),
         sa.Column("phase", sa.Text, nullable=False),
         sa.Column("status", sa.Text),
         sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("claim", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("current_run", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("due", types.moment),
+        sa.Column("parked", sa.Boolean),
+        sa.Column("deadline", types.moment),
         sa.Column("worker", types.id),
         sa.Column("lease_expires", types.moment),
+        sa.Column("details", types.json),
         sa.Column("cancelling", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("cancel_reason", sa.Text),
         sa.Column("output", types.json),
         sa.Column("error_type", sa.Text),
         sa.Column("error_message", sa.Text),
@@ -138,6 +153,8 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("arrived", sa.BigInteger),
         sa.Column("delivered_round", sa.Integer),
         sa.Column("resolution", sa.Text),
+        sa.Column("resolved_at", types.moment),
+        sa.Column("decided_by", sa.Integer),
         sa.Column("source_file", sa.Text),
         sa.Column("source_line", sa.Integer),
         sa.Column("await_stack", sa.Text),
@@ -149,7 +166,9 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         _belongs_to_call("execution_id", "fk_calls_execution", schema),
         sa.UniqueConstraint("execution_id", "run", "call_id", name="uq_calls_call"),
         sa.UniqueConstraint("execution_id", "run", "coroutine_id", "seq", name="uq_calls_journal"),
-        sa.CheckConstraint("kind IN ('function', 'timer', 'promise')", name="ck_calls_kind"),
+        sa.CheckConstraint(
+            "kind IN ('function', 'timer', 'promise', 'signal')", name="ck_calls_kind"
+        ),
         sa.CheckConstraint(
             "phase IN ('queued', 'running', 'suspended', 'done')", name="ck_calls_phase"
         ),
@@ -176,8 +195,18 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         ),
         sa.CheckConstraint(
             "(phase = 'queued' OR due IS NULL)"
-            " AND (phase <> 'queued' OR due IS NOT NULL OR kind = 'promise')",
+            " AND (phase <> 'queued' OR due IS NOT NULL OR COALESCE(parked, false)"
+            " OR kind IN ('promise', 'signal'))",
             name="ck_calls_due",
+        ),
+        sa.CheckConstraint(
+            "NOT COALESCE(parked, false) OR (phase = 'queued' AND due IS NULL)",
+            name="ck_calls_parked",
+        ),
+        sa.CheckConstraint("(kind = 'promise') = (token IS NOT NULL)", name="ck_calls_token"),
+        sa.CheckConstraint(
+            "key IS NULL OR (execution_id IS NULL AND length(key) BETWEEN 1 AND 200)",
+            name="ck_calls_key",
         ),
         sa.CheckConstraint(
             "(phase = 'done') = (finished_at IS NOT NULL)"
@@ -192,7 +221,13 @@ def _create_calls(schema: str | None, types: _Types) -> None:
             name="ck_calls_arrived",
         ),
         sa.CheckConstraint(
-            "(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"
+            "(delivered_round IS NULL) = (resolution IS NULL)"
+            " AND (delivered_round IS NULL) = (resolved_at IS NULL)",
+            name="ck_calls_delivered",
+        ),
+        sa.CheckConstraint(
+            "(COALESCE(resolution, '') = 'timeout') = (decided_by IS NOT NULL)",
+            name="ck_calls_decided",
         ),
         schema=schema,
         postgresql_with=_HOT,
@@ -202,6 +237,22 @@ def _create_calls(schema: str | None, types: _Types) -> None:
     _partial_index(
         "ix_calls_arrived", "calls", ["execution_id", "arrived"], "arrived IS NOT NULL", schema
     )
+    _partial_index(
+        "ix_calls_deadline",
+        "calls",
+        ["deadline"],
+        "deadline IS NOT NULL AND finished_at IS NULL",
+        schema,
+    )
+    _partial_index("ix_calls_token", "calls", ["token"], "token IS NOT NULL", schema, unique=True)
+    _partial_index(
+        "ix_calls_key",
+        "calls",
+        ["key", sa.text("coalesce(asked_function, function)")],
+        "key IS NOT NULL",
+        schema,
+        unique=True,
+    )
 
 
 def _create_states(schema: str | None, types: _Types) -> None:
@@ -209,6 +260,7 @@ def _create_states(schema: str | None, types: _Types) -> None:
         "states",
         sa.Column("id", types.id, nullable=False),
         sa.Column("version", sa.Text),
+        sa.Column("seed", sa.Text, nullable=False),
         sa.Column("semantics", sa.Integer, nullable=False),
         sa.Column("run", sa.Integer, nullable=False),
         sa.Column("round", sa.Integer, nullable=False),
@@ -256,6 +308,7 @@ def _create_coroutines(schema: str | None, types: _Types) -> None:
         sa.Column("fingerprint", sa.Text),
         sa.Column("phase", sa.Text, nullable=False),
         sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("shielded", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("status", sa.Text),
         sa.Column("output", types.json),
         sa.Column("error_type", sa.Text),
@@ -266,7 +319,7 @@ def _create_coroutines(schema: str | None, types: _Types) -> None:
         sa.PrimaryKeyConstraint("execution_id", "run", "id", name="pk_coroutines"),
         _belongs_to_call("execution_id", "fk_coroutines_execution", schema),
         sa.CheckConstraint(
-            "kind IN ('coroutine', 'all', 'any', 'race')", name="ck_coroutines_kind"
+            "kind IN ('coroutine', 'all', 'any', 'race', 'task')", name="ck_coroutines_kind"
         ),
         sa.CheckConstraint("phase IN ('suspended', 'done')", name="ck_coroutines_phase"),
         sa.CheckConstraint(
@@ -298,6 +351,9 @@ def _create_futures(schema: str | None, types: _Types) -> None:
         sa.Column("first_child", sa.Integer, nullable=False),
         sa.Column("children", sa.Integer, nullable=False),
         sa.Column("pending", sa.Integer, nullable=False),
+        sa.Column("failed", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("max_failures", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column("max_concurrency", sa.Integer),
         sa.Column("cancel_losers", sa.Boolean, nullable=False),
         sa.Column("created_round", sa.Integer, nullable=False),
         sa.Column("resolution", sa.Text),
@@ -309,20 +365,47 @@ def _create_futures(schema: str | None, types: _Types) -> None:
         sa.Column("resolved_at", types.moment),
         sa.PrimaryKeyConstraint("execution_id", "run", "coroutine_id", "seq", name="pk_futures"),
         _belongs_to_call("execution_id", "fk_futures_execution", schema),
-        sa.CheckConstraint("kind IN ('all', 'any', 'race')", name="ck_futures_kind"),
+        sa.CheckConstraint(
+            "kind IN ('all', 'any', 'race', 'spawn', 'task')", name="ck_futures_kind"
+        ),
         sa.CheckConstraint(
             f"resolution IS NULL OR resolution IN ({_RESOLUTIONS})", name="ck_futures_resolution"
         ),
         sa.CheckConstraint("pending BETWEEN 0 AND children", name="ck_futures_pending"),
-        sa.CheckConstraint("first_child > coroutine_id", name="ck_futures_children"),
+        sa.CheckConstraint("failed BETWEEN 0 AND children", name="ck_futures_failed"),
+        sa.CheckConstraint(
+            "max_failures >= 0 AND (max_concurrency IS NULL OR max_concurrency >= 1)",
+            name="ck_futures_limits",
+        ),
+        sa.CheckConstraint(
+            "kind = 'task' OR first_child > coroutine_id", name="ck_futures_children"
+        ),
         sa.CheckConstraint(
             "(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"
         ),
         sa.CheckConstraint(
-            "decided_by IS NULL"
+            "decided_by IS NULL OR resolution = 'timeout'"
             " OR (decided_by >= first_child AND decided_by < first_child + children)",
             name="ck_futures_decided",
         ),
+        schema=schema,
+    )
+
+
+def _create_signals(schema: str | None, types: _Types) -> None:
+    op.create_table(
+        "signals",
+        sa.Column("execution_id", types.id, nullable=False),
+        sa.Column("number", sa.Integer, nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("value", types.json),
+        sa.Column("call_id", types.id),
+        sa.Column("created_at", types.moment, nullable=False),
+        sa.PrimaryKeyConstraint("execution_id", "number", name="pk_signals"),
+        _belongs_to_call("execution_id", "fk_signals_execution", schema),
+        sa.UniqueConstraint("call_id", name="uq_signals_call"),
+        sa.CheckConstraint("number >= 1", name="ck_signals_number"),
+        sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_signals_name"),
         schema=schema,
     )
 

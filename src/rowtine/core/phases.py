@@ -10,7 +10,9 @@ __all__ = [
     "CALL_MOVES",
     "COROUTINE_KINDS",
     "COROUTINE_MOVES",
+    "FUTURE_KINDS",
     "JOIN_KINDS",
+    "WITHDRAWN",
     "CoroutinePhase",
     "Kind",
     "Phase",
@@ -27,16 +29,24 @@ class Kind(StrEnum):
     """A call that the clock answers."""
     PROMISE = "promise"
     """A call that whoever holds its token answers."""
+    SIGNAL = "signal"
+    """A call that the next signal of its name answers."""
     COROUTINE = "coroutine"
     """A body inside the same execution: the one kind with a journal."""
     ALL = "all"
     ANY = "any"
     RACE = "race"
+    SPAWN = "spawn"
+    """Members that begin, and that nobody waits for yet."""
+    TASK = "task"
+    """A wait for the next of some spawned members that ends."""
 
 
-CALL_KINDS = (Kind.FUNCTION, Kind.TIMER, Kind.PROMISE)
+CALL_KINDS = (Kind.FUNCTION, Kind.TIMER, Kind.PROMISE, Kind.SIGNAL)
 JOIN_KINDS = (Kind.ALL, Kind.ANY, Kind.RACE)
-COROUTINE_KINDS = (Kind.COROUTINE, *JOIN_KINDS)
+FUTURE_KINDS = (*JOIN_KINDS, Kind.SPAWN, Kind.TASK)
+"""Kinds that have a row in `futures`: they have members."""
+COROUTINE_KINDS = (Kind.COROUTINE, *JOIN_KINDS, Kind.TASK)
 """Kinds that have a row in `coroutines`; a call that is a member of a join needs none."""
 
 
@@ -81,3 +91,8 @@ class Resolution(StrEnum):
     POLL_ERROR = "poll_error"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    """The time limit was over in which the coroutine was."""
+
+
+WITHDRAWN = (Resolution.CANCELLED, Resolution.TIMEOUT)
+"""The caller gave up, before or after there was an outcome."""

@@ -22,13 +22,14 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    func,
     text,
 )
 
 from rowtine.core.phases import (
     CALL_KINDS,
     COROUTINE_KINDS,
-    JOIN_KINDS,
+    FUTURE_KINDS,
     CoroutinePhase,
     Phase,
     Resolution,
@@ -36,7 +37,16 @@ from rowtine.core.phases import (
 from rowtine.core.status import Status
 from rowtine.store.types import Id, JsonText, Timestamp
 
-__all__ = ["SCHEMA", "calls", "coroutines", "futures", "metadata", "states", "workers"]
+__all__ = [
+    "SCHEMA",
+    "calls",
+    "coroutines",
+    "futures",
+    "metadata",
+    "signals",
+    "states",
+    "workers",
+]
 
 SCHEMA = "rowtine"
 
@@ -71,6 +81,9 @@ calls = Table(
     Column("input", JsonText, nullable=False),
     Column("asked_function", Text),
     Column("asked_input", JsonText),
+    Column("options", JsonText),  # what `f.options(...)` says and the worker needs
+    Column("key", Text),  # of idempotency: one root call for each function and key
+    Column("token", Text),  # whoever holds it may resolve the promise
     # Where it stands.
     Column("phase", Text, nullable=False),
     Column("status", Text),
@@ -78,9 +91,14 @@ calls = Table(
     Column("claim", Integer, nullable=False, server_default=text("0")),
     Column("current_run", Integer, nullable=False, server_default=text("0")),
     Column("due", Timestamp),
+    # Of a member of a join that limits how many run at once: whether there was no room yet.
+    Column("parked", Boolean),
+    Column("deadline", Timestamp),
     Column("worker", Id),
     Column("lease_expires", Timestamp),
+    Column("details", JsonText),  # of its last heartbeat
     Column("cancelling", Boolean, nullable=False, server_default=text("false")),
+    Column("cancel_reason", Text),
     # What it came to. With an error, `output` holds what the codec needs to rebuild it.
     Column("output", JsonText),
     Column("error_type", Text),
@@ -91,6 +109,8 @@ calls = Table(
     Column("arrived", BigInteger),
     Column("delivered_round", Integer),
     Column("resolution", Text),
+    Column("resolved_at", Timestamp),
+    Column("decided_by", Integer),
     Column("source_file", Text),
     Column("source_line", Integer),
     Column("await_stack", Text),
@@ -124,8 +144,17 @@ calls = Table(
     ),
     CheckConstraint(
         "(phase = 'queued' OR due IS NULL)"
-        " AND (phase <> 'queued' OR due IS NOT NULL OR kind = 'promise')",
+        " AND (phase <> 'queued' OR due IS NOT NULL OR COALESCE(parked, false)"
+        " OR kind IN ('promise', 'signal'))",
         name="ck_calls_due",
+    ),
+    CheckConstraint(
+        "NOT COALESCE(parked, false) OR (phase = 'queued' AND due IS NULL)", name="ck_calls_parked"
+    ),
+    CheckConstraint("(kind = 'promise') = (token IS NOT NULL)", name="ck_calls_token"),
+    CheckConstraint(
+        "key IS NULL OR (execution_id IS NULL AND length(key) BETWEEN 1 AND 200)",
+        name="ck_calls_key",
     ),
     CheckConstraint(
         "(phase = 'done') = (finished_at IS NOT NULL) AND (phase <> 'done' OR status IS NOT NULL)",
@@ -138,7 +167,15 @@ calls = Table(
         "arrived IS NULL OR (phase = 'done' AND delivered_round IS NULL)",
         name="ck_calls_arrived",
     ),
-    CheckConstraint("(delivered_round IS NULL) = (resolution IS NULL)", name="ck_calls_delivered"),
+    CheckConstraint(
+        "(delivered_round IS NULL) = (resolution IS NULL)"
+        " AND (delivered_round IS NULL) = (resolved_at IS NULL)",
+        name="ck_calls_delivered",
+    ),
+    CheckConstraint(
+        "(COALESCE(resolution, '') = 'timeout') = (decided_by IS NOT NULL)",
+        name="ck_calls_decided",
+    ),
 )
 Index(
     "ix_calls_due",
@@ -160,12 +197,36 @@ Index(
     postgresql_where=text("arrived IS NOT NULL"),
     sqlite_where=text("arrived IS NOT NULL"),
 )
+Index(
+    "ix_calls_deadline",
+    calls.c.deadline,
+    postgresql_where=text("deadline IS NOT NULL AND finished_at IS NULL"),
+    sqlite_where=text("deadline IS NOT NULL AND finished_at IS NULL"),
+)
+Index(
+    "ix_calls_token",
+    calls.c.token,
+    unique=True,
+    postgresql_where=text("token IS NOT NULL"),
+    sqlite_where=text("token IS NOT NULL"),
+)
+Index(
+    "ix_calls_key",
+    calls.c.key,
+    # A tail call changes the function, and the key stays that of the one asked for.
+    func.coalesce(calls.c.asked_function, calls.c.function),
+    unique=True,
+    postgresql_where=text("key IS NOT NULL"),
+    sqlite_where=text("key IS NOT NULL"),
+)
 
 states = Table(
     "states",
     metadata,
     Column("id", Id, nullable=False),
     Column("version", Text),
+    # Of this run: promises' tokens, `random` and `uuid` are drawn from it.
+    Column("seed", Text, nullable=False),
     Column("semantics", Integer, nullable=False),
     Column("run", Integer, nullable=False),
     Column("round", Integer, nullable=False),
@@ -217,6 +278,7 @@ coroutines = Table(
     Column("fingerprint", Text),
     Column("phase", Text, nullable=False),
     Column("cancelled", Boolean, nullable=False, server_default=text("false")),
+    Column("shielded", Boolean, nullable=False, server_default=text("false")),
     Column("status", Text),
     Column("output", JsonText),
     Column("error_type", Text),
@@ -254,6 +316,9 @@ futures = Table(
     Column("first_child", Integer, nullable=False),
     Column("children", Integer, nullable=False),
     Column("pending", Integer, nullable=False),
+    Column("failed", Integer, nullable=False, server_default=text("0")),
+    Column("max_failures", Integer, nullable=False, server_default=text("0")),
+    Column("max_concurrency", Integer),
     Column("cancel_losers", Boolean, nullable=False),
     Column("created_round", Integer, nullable=False),
     Column("resolution", Text),
@@ -267,15 +332,42 @@ futures = Table(
     ForeignKeyConstraint(
         ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_futures_execution", ondelete="CASCADE"
     ),
-    _one_of("ck_futures_kind", "kind", JOIN_KINDS),
+    _one_of("ck_futures_kind", "kind", FUTURE_KINDS),
     _one_of("ck_futures_resolution", "resolution", Resolution, null=True),
     CheckConstraint("pending BETWEEN 0 AND children", name="ck_futures_pending"),
-    CheckConstraint("first_child > coroutine_id", name="ck_futures_children"),
+    CheckConstraint("failed BETWEEN 0 AND children", name="ck_futures_failed"),
+    CheckConstraint(
+        "max_failures >= 0 AND (max_concurrency IS NULL OR max_concurrency >= 1)",
+        name="ck_futures_limits",
+    ),
+    # The members of a wait for tasks were there before it.
+    CheckConstraint("kind = 'task' OR first_child > coroutine_id", name="ck_futures_children"),
     CheckConstraint("(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"),
     CheckConstraint(
-        "decided_by IS NULL OR (decided_by >= first_child AND decided_by < first_child + children)",
+        # With `timeout` it is the timer of the time limit.
+        "decided_by IS NULL OR resolution = 'timeout'"
+        " OR (decided_by >= first_child AND decided_by < first_child + children)",
         name="ck_futures_decided",
     ),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("execution_id", Id, nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("value", JsonText),
+    # The wait that took it; null while it is queued.
+    Column("call_id", Id),
+    Column("created_at", Timestamp, nullable=False),
+    PrimaryKeyConstraint("execution_id", "number", name="pk_signals"),
+    ForeignKeyConstraint(
+        ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_signals_execution", ondelete="CASCADE"
+    ),
+    UniqueConstraint("call_id", name="uq_signals_call"),
+    CheckConstraint("number >= 1", name="ck_signals_number"),
+    CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_signals_name"),
 )
 
 workers = Table(
