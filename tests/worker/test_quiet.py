@@ -145,6 +145,47 @@ def test_a_body_that_is_told_to_stop_says_how_it_cleans_up(
     assert said(caplog) == ["waits", "cleans up"]
 
 
+def test_tasks_and_time_limits_do_not_make_a_body_repeat_itself(
+    new_app: NewApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = new_app()
+
+    @app.function(name="step")
+    def step() -> int:
+        return 1
+
+    @app.coroutine
+    async def task() -> int:
+        say("task begins")
+        await step()
+        say("task ends")
+        return await step()
+
+    @app.function(name="main")
+    async def main() -> int:
+        say("main begins")
+        begun = rowtine.spawn(task())
+        say("spawned")
+        await step()
+        say("waits")
+        got = await begun
+        try:
+            async with rowtine.timeout(0.01):
+                say("in time")
+                await rowtine.sleep(3600)
+        except TimeoutError:
+            say("time is up")
+        return got + await step()
+
+    assert app.run(main(), timeout=60) == 2
+
+    records = said(caplog)
+    assert [text for text in records if not text.startswith("task")] == [
+        *("main begins", "spawned", "waits", "in time", "time is up")
+    ]
+    assert [text for text in records if text.startswith("task")] == ["task begins", "task ends"]
+
+
 def test_a_warning_is_given_once(new_app: NewApp, warm: int) -> None:
     app = new_app()
 
