@@ -49,6 +49,8 @@ class _Warnings:
     """Shows warnings as the function before it did.
 
     A filter would be too much: one that turns a warning into an error must do so at a rebuild too.
+    The price: Python does not hand on to `showwarning` where the object of a ResourceWarning was
+    allocated, which it knows while `tracemalloc` runs.
     """
 
     def __init__(self, show: Callable[..., None]) -> None:

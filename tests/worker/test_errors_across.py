@@ -137,7 +137,7 @@ def test_cause_and_notes_arrive_by_every_way(way: str, new_app: NewApp, database
         assert "direct cause of the following" in text
         assert "noted by charge" in text
         assert f'"{__file__}"' in text
-        assert "in charge" in text
+        assert f"line {charge.__code__.co_firstlineno + 1}, in charge" in text
         assert "in raise_with_all" in text
 
 
