@@ -43,6 +43,7 @@ class Options(TypedDict, total=False):
     warm: int
     concurrency: int
     lease: float
+    stall: float
     grace: float
     poll_interval: float
     hold: float

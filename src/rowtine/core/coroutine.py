@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import gc
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Generator, Sequence
 from collections.abc import Coroutine as NativeCoroutine
@@ -315,6 +316,8 @@ class Suspended:
 
     wait: Wait
     where: Where | None
+    native: tuple[Where, ...] = ()
+    """Where it has awaited natively since its last wait, each place once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +413,7 @@ def drive(
     else:
         replay = _Replay(name, (*continuation.journal, *last), codec, frame.running)
         outcome = _NOTHING
+        frame.running.replaying = not replay.over
         frame.running.now = continuation.began
         try:
             arguments = codec.decode_arguments(continuation.input)
@@ -418,6 +422,8 @@ def drive(
             return replay.ended(Raised(error))
         frame.coroutine = coroutine
     while True:
+        # What the last entry is handed to has never run.
+        frame.running.replaying = not replay.over
         awaited = _advance(coroutine, outcome)
         if isinstance(awaited, Returned | Raised):
             frame.coroutine = None
@@ -437,7 +443,8 @@ def drive(
             outcome = None, error
             continue
         if replay.over:
-            return Suspended(wait, where(chain))
+            natives, frame.running.natives = frame.running.natives, {}
+            return Suspended(wait, where(chain), tuple(natives))
         outcome = replay.next(wait)
 
 
@@ -473,6 +480,8 @@ def _await_natively(
     recorded comes after, so this await did end.
     """
     running = frame.running
+    if interruptible and frame.coroutine is not None:
+        _note(running, await_chain(frame.coroutine))
     if running.cancelling and interruptible:
         running.cancelling, running.interrupted = False, True
         return None, _told_to_stop(running.reason)
@@ -559,6 +568,28 @@ def where(chain: _Chain) -> Where | None:
         return None
     file, line, _ = lines[-1]
     return Where(file, line, tuple(f"{file}:{line} in {name}" for file, line, name in lines))
+
+
+_INSTALLED = tuple(
+    str(path)
+    for name, path in sysconfig.get_paths().items()
+    if name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _note(running: Running, chain: _Chain) -> None:
+    """Remember where a body awaits natively: the innermost line of its own code.
+
+    Further in are asyncio and an HTTP client, say. A body that is itself installed cannot be told
+    from these by its file; of that, its own line.
+    """
+    place = where([link for link in chain if not _is_installed(link[1])] or chain[:1])
+    if place is not None:
+        running.natives[place] = None
+
+
+def _is_installed(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_INSTALLED)
 
 
 _OPEN = {

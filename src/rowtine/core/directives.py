@@ -35,6 +35,9 @@ class Running(Shared):
 
     `asked` is what it has asked for since its last wait without waiting for it: to begin members,
     to stop some. `groups` are all that it has begun and `scopes` the time limits that it is in.
+
+    `replaying` while code runs that has run before, to bring the frame to where it stood. `natives`
+    are the places of native awaits that a rebuild would repeat.
     """
 
     __slots__ = (
@@ -45,9 +48,11 @@ class Running(Shared):
         "groups",
         "interrupted",
         "native",
+        "natives",
         "now",
         "reason",
         "record",
+        "replaying",
         "scopes",
         "seed",
         "task",
@@ -68,6 +73,8 @@ class Running(Shared):
         self.cancelling = False
         self.reason: str | None = None
         self.interrupted = False
+        self.replaying = False
+        self.natives: dict[Any, None] = {}
         self.asked: list[Any] = []
         self.groups: list[Any] = []
         self.scopes: list[Any] = []

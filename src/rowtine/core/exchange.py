@@ -145,6 +145,9 @@ class Poll:
     max_wait_seconds: float | None
     changes: Changes
     status: Status = Status.OK
+    native: list[Where] = field(default_factory=list[Where])
+    """Where coroutines that suspend in this round have awaited natively in it: these awaits run
+    again at a rebuild."""
 
 
 @dataclass(slots=True)

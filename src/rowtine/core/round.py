@@ -183,6 +183,7 @@ class _Round:
         """Who knows the coroutines that are not here; None when all are."""
         self.root = contextvars.copy_context()
         self.changes = Changes()
+        self.native: dict[Where, None] = {}
         self.running: dict[int, _Running] = {}
         self.requests: dict[tuple[int, int], tuple[_Place, CallRequest]] = {}
         """The calls made in this round, by coroutine and seq."""
@@ -261,6 +262,7 @@ class _Round:
             max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
             max_wait_seconds=self.scheduler.poll_max_wait_seconds,
             changes=changes,
+            native=list(self.native),
         )
 
     def _issue(self, request: CallRequest) -> None:
@@ -345,6 +347,7 @@ class _Round:
     async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
         coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))
         coroutine.wait = step.wait
+        self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
         self.stepping.discard(coroutine.id)
         if step.wait.kind in CALL_KINDS:

@@ -12,6 +12,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
+from rowtine import quiet
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Phase
 from rowtine.core.results import CoroutineResult
@@ -123,6 +124,7 @@ def _claim_here(connection: Connection, execution: Execution) -> Execution | Non
 
 def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     """Run the scheduler on a loop in another thread; serve its loads here, in the transaction."""
+    quiet.install()
     asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     answer: list[Output | BaseException] = []
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rowtine import clock
+from rowtine import clock, quiet
 from rowtine.config import Settings
 from rowtine.core.coroutine import Slot
 from rowtine.core.payload import Codec
@@ -25,6 +25,7 @@ from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
+from rowtine.worker import native
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.policy import Attempted, conclude, failure, interrupted, tail_call
 from rowtine.worker.threads import Threads
@@ -278,6 +279,7 @@ class Executor:
             poll_max_wait_seconds=self.settings.poll_max_wait_seconds,
             codec=self.codec,
         )
+        quiet.install()
         began = clock.monotonic()
         left = None
         if function.timeout is not None:
@@ -290,6 +292,8 @@ class Executor:
             if not limit.expired():
                 raise
             output = Exit(failure(_timed_out(function), self.codec))
+        if isinstance(output, Poll):
+            native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began
 
 

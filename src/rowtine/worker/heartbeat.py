@@ -1,4 +1,4 @@
-"""A thread that renews what the worker holds, whatever the event loop is busy with."""
+"""A thread that renews what the worker holds, while the event loop is busy with something else."""
 
 from __future__ import annotations
 
@@ -25,11 +25,13 @@ class Heartbeat:
         worker: WorkerRow,
         lease: float,
         lost: Callable[[set[str]], None],
+        alive: Callable[[], bool],
     ) -> None:
         self._database = database
         self._worker = worker
         self._lease = lease
         self._lost = lost
+        self._alive = alive
         self._calls: Mapping[str, int] = {}
         self._rounds: frozenset[str] = frozenset()
         self._ended = threading.Event()
@@ -48,7 +50,8 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._ended.wait(heartbeat_interval(self._lease)):
             try:
-                self._beat()
+                if self._alive():
+                    self._beat()
             except DatabaseError as error:
                 log.warning("no heartbeat: %s", error)
 

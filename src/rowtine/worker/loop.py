@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import msgspec
 
-from rowtine import clock
+from rowtine import clock, quiet
 from rowtine.config import Settings
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
@@ -26,7 +26,8 @@ from rowtine.store.calls import Claimed
 from rowtine.worker.execute import Executor
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
-from rowtine.worker.policy import poll_wait, room
+from rowtine.worker.policy import heartbeat_interval, poll_wait, room
+from rowtine.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
 
@@ -78,11 +79,14 @@ class Worker:
         give the rest back. SchemaError if the tables are at another revision."""
         self._loop = asyncio.get_running_loop()
         schema.check(self.database)
+        quiet.install()
         gateway = Gateway(self.database, self.codec)
         executor = Executor(
             self.registry, self.codec, gateway, self.settings, self.version, self.probe, self.id
         )
-        heartbeat = Heartbeat(self.database, self._row(), self.settings.lease, self._lost)
+        lease = self.settings.lease
+        watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
+        heartbeat = Heartbeat(self.database, self._row(), lease, self._lost, watchdog.alive)
         await gateway.write(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
         try:
