@@ -1,4 +1,4 @@
-"""Values: what is returned comes back equal, and of the same type (CASES, part 1, P)."""
+"""Values: what is returned comes back equal, and of the same type."""
 
 from __future__ import annotations
 
@@ -109,9 +109,8 @@ async def catches_in_an_any() -> Any:
 @pytest.mark.parametrize(
     "body", [catches, catches_in_a_gather, catches_in_a_nested_gather, catches_in_an_any]
 )
-def test_a_value_that_cannot_be_read_is_an_error_at_the_await(  # CASES P157
-    begin_json: Begin, body: Any
-) -> None:
+@pytest.mark.case(157)
+def test_a_value_that_cannot_be_read_is_an_error_at_the_await(begin_json: Begin, body: Any) -> None:
     execution = begin_json(body)
     unreadable = CallResult(0, value='{"$dataclass": "acme.Unknown"}')
 
