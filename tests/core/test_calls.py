@@ -116,6 +116,7 @@ class TwoArguments(Exception):
 
 
 @pytest.mark.case(27)
+@pytest.mark.peer_case(20)
 def test_an_error_whose_class_takes_other_arguments_arrives(begin: Begin) -> None:
     @durable
     async def main() -> Any:
@@ -236,6 +237,7 @@ def test_a_sleep_without_an_end_is_refused_at_the_await(begin: Begin, seconds: f
     assert isinstance(execution.error, ValueError)
 
 
+@pytest.mark.peer_case(135)
 def test_a_request_says_where_its_coroutine_is_suspended(begin: Begin) -> None:
     @durable
     async def main() -> None:

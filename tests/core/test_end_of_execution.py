@@ -44,6 +44,7 @@ def test_suspended_members_are_unwound_before_the_exit(begin: Begin) -> None:
 
 
 @pytest.mark.case(140)
+@pytest.mark.peer_case(150)
 def test_clean_up_that_awaits_delays_the_exit_and_cannot_change_it(begin: Begin) -> None:
     @durable
     async def main() -> Any:

@@ -44,6 +44,7 @@ def test_members_that_finish_at_once_need_no_poll(begin: Begin) -> None:
     assert begin(main).value == [1, 2]
 
 
+@pytest.mark.peer_case(61)
 def test_a_gather_of_nothing_is_an_empty_list_at_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:

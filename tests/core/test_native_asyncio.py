@@ -206,6 +206,7 @@ async def undecorated_member() -> Any:
         (_in_a_semaphore, "asyncio.Semaphore"),
     ],
 )
+@pytest.mark.peer_case(148)
 def test_a_durable_await_inside_a_block_of_asyncio_is_refused(
     begin: Begin, awaits: Any, said: str
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_durable_await_inside_a_block_of_asyncio_is_refused(
     assert said in execution.answer(foo=1).value[0]
 
 
+@pytest.mark.peer_case(148)
 def test_a_durable_await_after_a_block_of_asyncio_is_fine(begin: Begin) -> None:
     @durable
     async def main() -> Any:

@@ -57,6 +57,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+@pytest.mark.case(142, 144, 145, 146, 147, 149, 150, 152, 153)
+@pytest.mark.peer_case(3)
 def test_a_value_comes_back_as_it_was(begin: Begin, value: Any) -> None:
     codec = begin.mode.codec()
     if begin.mode.json:

@@ -54,6 +54,7 @@ def test_without_a_version_the_journal_decides_alone(
     assert resumed(execution, here).value == 1
 
 
+@pytest.mark.case(208)
 def test_the_version_is_compared_before_any_code_runs(begin: Begin) -> None:
     seen = recorder()
 
@@ -248,6 +249,7 @@ def test_code_that_asks_for_something_else_is_refused(
     assert now in refusal
 
 
+@pytest.mark.peer_case(126)
 def test_a_refused_state_goes_on_once_the_code_fits_again(begin: Begin) -> None:
     execution = suspended_at_last(begin)
     poll = execution.output
@@ -306,6 +308,7 @@ async def takes_anything(**kwargs: Any) -> Any:
     return [await call("a", 1), await call("b", 2)]
 
 
+@pytest.mark.peer_case(128)
 def test_inputs_are_compared_as_todays_types_have_them() -> None:
     codec = Renewing()
     execution = Begin(JSON).using(codec=codec)(takes_anything).answer(a=1)
