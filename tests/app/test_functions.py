@@ -117,6 +117,11 @@ def test_the_same_name_in_two_apps_is_two_functions() -> None:
     assert other.registry.function("run").func is helper
 
 
+@pytest.mark.case(167)
+def test_the_library_itself_takes_no_names() -> None:
+    assert rowtine.App().registry.functions() == []
+
+
 @pytest.mark.case(163)
 def test_registering_the_same_source_again_replaces_it(app: rowtine.App) -> None:
     source = "async def cell():\n    return {}\n"

@@ -15,6 +15,7 @@ import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import CallResult, DecodeError, RemoteError, Status, any, call, gather
+from rowtine.codec import JsonCodec
 from rowtine.core.round import Exit, Input, OneShotScheduler
 
 
@@ -74,6 +75,30 @@ def test_a_value_comes_back_as_it_was(begin: Begin, value: Any) -> None:
     execution.answer(foo=value).answer(bar=value)
 
     assert same(execution.value, [value, value, value])
+
+
+class Loud(JsonCodec):
+    """Stores texts in capitals."""
+
+    def encode(self, value: Any, what: str = "value") -> Any:
+        return super().encode(value.upper() if isinstance(value, str) else value, what)
+
+
+@pytest.mark.peer_case(4)
+def test_a_body_sees_what_was_stored_and_not_what_was_given(begin_json: Begin) -> None:
+    @durable
+    async def returns(text: str) -> str:
+        return text + "'"
+
+    @durable
+    async def main() -> Any:
+        return [await call("foo"), *await gather(returns("a"), call("bar"))]
+
+    execution = begin_json.using(codec=Loud())(main)
+
+    execution.answer(foo="foo").answer(bar="bar")
+
+    assert execution.value == ["FOO", "A'", "BAR"]
 
 
 @durable

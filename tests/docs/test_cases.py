@@ -9,6 +9,7 @@ has a column *peer's case* for the second.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -303,12 +304,21 @@ PENDING_PEER_CASES = {
 """The same for the second part."""
 
 
+@functools.cache
+def sources() -> list[tuple[str, ast.Module]]:
+    """All test files, parsed, by their paths."""
+    files = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [(str(file.relative_to(ROOT)), ast.parse(file.read_text())) for file in files]
+
+
 def marked(mark: str) -> Iterator[tuple[int, str]]:
     """The numbers under this mark in all test files, and where each stands."""
-    for file in sorted((ROOT / "tests").rglob("test_*.py")):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == f"pytest.mark.{mark}":
-                where = f"{file.relative_to(ROOT)}:{node.lineno}"
+    for file, tree in sources():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if ast.unparse(node.func) == f"pytest.mark.{mark}":
+                where = f"{file}:{node.lineno}"
                 for argument in node.args:
                     assert isinstance(argument, ast.Constant), f"{where}: not a plain number"
                     yield argument.value, where
@@ -364,10 +374,3 @@ def test_every_number_is_that_of_a_case(part: Part) -> None:
 def test_what_is_pending_is_a_case_without_test_or_line(part: Part) -> None:
     assert part.pending <= part.cases.keys()
     assert {n: where for n, where in part.covered().items() if n in part.pending} == {}
-
-
-def test_a_case_is_named_by_one_of_the_two_marks_only() -> None:
-    """A comment with a number is found by nobody."""
-    files = (ROOT / "tests").rglob("test_*.py")
-
-    assert [str(f) for f in files if re.search(r"# CASES \w*\d", f.read_text())] == []
