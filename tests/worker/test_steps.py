@@ -192,3 +192,28 @@ def test_calls_that_are_awaited_one_by_one_reach_their_target_in_order(
     app.run(main(), timeout=60)
 
     assert RAN == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.peer_case(150)
+def test_what_is_open_when_main_returns_leaves_nothing_open(
+    app: rowtine.App, database_url: str
+) -> None:
+    @app.coroutine
+    async def background() -> None:
+        try:
+            while True:
+                await rowtine.sleep(3600)
+        finally:
+            await rowtine.sleep(0.01)
+            await step(2)
+
+    @app.function(name="main")
+    async def main() -> int:
+        return await rowtine.race(background(), step(1), cancel_losers=False)
+
+    assert app.run(main(), timeout=60) == 1
+
+    assert RAN == [1, 2]
+    assert rows(database_url, "states") == []
+    assert {row["phase"] for row in rows(database_url, "calls")} == {"done"}
+    assert {row["phase"] for row in rows(database_url, "coroutines")} == {"done"}
