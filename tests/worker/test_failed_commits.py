@@ -12,7 +12,7 @@ import pytest
 
 import rowtine
 from acceptance.support import rows
-from rowtine.store import Database, TransientError, committing
+from rowtine.store import Database, TransientError, calls, committing
 
 NewApp = Callable[..., rowtine.App]
 
@@ -38,6 +38,29 @@ def app(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> rowtine.App:
         return [first, *await rowtine.gather(step(x + 1), step(x + 2)), await step(x + 3)]
 
     return made
+
+
+def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When its COMMIT has been made."""
+    claim, writing = calls.claim, Database.writing
+    of_thread = threading.local()
+
+    def claims(*arguments: Any) -> Any:
+        claimed = claim(*arguments)
+        of_thread.fails = claimed and not FAILED
+        return claimed
+
+    @contextmanager
+    def writes(self: Database) -> Iterator[Any]:
+        of_thread.fails = False
+        with writing(self) as connection:
+            yield connection
+        if of_thread.fails:
+            FAILED.append("claim")
+            raise TransientError("the connection broke")
+
+    monkeypatch.setattr("rowtine.store.calls.claim", claims)
+    monkeypatch.setattr(Database, "writing", writes)
 
 
 def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
@@ -85,6 +108,22 @@ def test_a_commit_that_fails_is_made_again_and_nothing_is_called_twice(
     assert background.error is None
     assert results == [[10 * n + i for i in range(4)] for n in range(5)]
     assert sorted(RAN) == [10 * n + i for n in range(5) for i in range(4)]
-    calls = [row for row in rows(database_url, "calls") if row["function"] == "step"]
-    assert [(row["attempt"], row["claim"]) for row in calls] == [(1, 1)] * 20
+    steps = [row for row in rows(database_url, "calls") if row["function"] == "step"]
+    assert [(row["attempt"], row["claim"]) for row in steps] == [(1, 1)] * 20
     assert FAILED.count(when) > 3
+
+
+@pytest.mark.peer_case(101)
+def test_a_claim_whose_commit_nobody_has_heard_of_uses_up_no_attempt(
+    app: rowtine.App, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_the_first_claim_fail(monkeypatch)
+    handles = [app.start(rowtine.call("step", n)) for n in range(3)]
+
+    with app.worker().start():
+        assert [handle.result(timeout=20) for handle in handles] == [0, 1, 2]
+
+    assert FAILED == ["claim"]
+    assert sorted(RAN) == [0, 1, 2]
+    steps = rows(database_url, "calls")
+    assert [(row["attempt"], row["claim"]) for row in steps] == [(1, 2)] * 3
