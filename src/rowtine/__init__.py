@@ -5,7 +5,20 @@ time, and the work goes on where the last commit left it.
 """
 
 from rowtine.app import App, Handle
-from rowtine.awaitables import all, any, call, gather, race, sleep
+from rowtine.awaitables import (
+    all,
+    any,
+    call,
+    gather,
+    promise,
+    race,
+    shield,
+    signal,
+    sleep,
+    sleep_until,
+    spawn,
+    timeout,
+)
 from rowtine.config import Settings
 from rowtine.core.directives import Call, Directive
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture
@@ -23,8 +36,11 @@ from rowtine.core.round import (
 )
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status, register_error_type, register_output_type
+from rowtine.core.tasks import Promise, Task, Timeout
+from rowtine.determinism import now, random, uuid
 from rowtine.errors import (
     AnyException,
+    Cancelled,
     DatabaseError,
     DecodeError,
     NotFound,
@@ -36,6 +52,7 @@ from rowtine.errors import (
     SchemaError,
     UsageError,
 )
+from rowtine.fanout import as_completed, map
 
 __all__ = [
     "AllFuture",
@@ -47,6 +64,7 @@ __all__ = [
     "CallFuture",
     "CallRequest",
     "CallResult",
+    "Cancelled",
     "Coroutine",
     "CoroutineResult",
     "DatabaseError",
@@ -61,6 +79,7 @@ __all__ = [
     "Output",
     "PayloadError",
     "Poll",
+    "Promise",
     "RaceFuture",
     "RegistrationError",
     "RemoteError",
@@ -71,15 +90,28 @@ __all__ = [
     "Settings",
     "State",
     "Status",
+    "Task",
+    "Timeout",
     "UsageError",
     "all",
     "any",
+    "as_completed",
     "call",
     "gather",
+    "map",
+    "now",
+    "promise",
     "race",
+    "random",
     "register_error_type",
     "register_output_type",
+    "shield",
+    "signal",
     "sleep",
+    "sleep_until",
+    "spawn",
+    "timeout",
+    "uuid",
 ]
 
 __version__ = "0.1.0"

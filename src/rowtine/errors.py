@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "AnyException",
+    "Cancelled",
     "DatabaseError",
     "DecodeError",
     "IncompatibleState",
@@ -109,6 +110,14 @@ class AnyException(RowtineError):
 
     def __str__(self) -> str:
         return f"{len(self.exceptions)} coroutine(s) failed with an exception"
+
+
+class Cancelled(RowtineError):
+    """What a cancelled call came to, for whoever waits for it; the message is the reason.
+
+    Inside the execution that is cancelled the await raises `asyncio.CancelledError`; a caller that
+    goes on sees this, which is an ordinary error.
+    """
 
 
 class Reset(BaseException):

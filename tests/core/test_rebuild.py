@@ -14,6 +14,7 @@ import pytest
 from core.scheduling import COLD, JSON, ROWS, WARM, Begin, Execution, Mode, durable, recorder
 from rowtine import CallResult, call, gather, race, sleep
 from rowtine.core.coroutine import Frame, Slot
+from rowtine.core.payload import Identity
 from rowtine.core.phases import Resolution
 from rowtine.core.round import Input, Poll, frames
 
@@ -244,7 +245,7 @@ def test_an_async_generator_may_await_durably(begin: Begin) -> None:
 
 
 def test_a_slot_gives_its_frame_away_once() -> None:
-    slot = Slot(Frame(contextvars.copy_context()))
+    slot = Slot(Frame(contextvars.copy_context(), Identity()))
     assert slot.warm
 
     frame = slot.take()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
@@ -71,6 +72,8 @@ class Claimed:
     root_id: str
     failing_for: float
     """Seconds since the first failure of this call; 0 if there was none."""
+    began: datetime
+    """The time of this claim, which is that of its first round."""
 
 
 def insert_roots(connection: Connection, new: Sequence[NewCall]) -> None:
@@ -136,6 +139,7 @@ def claim(
             calls.c.execution_id,
             func.coalesce(calls.c.root_id, calls.c.id),
             func.coalesce(seconds_since(calls.c.first_failed_at), 0.0),
+            calls.c.started_at,
         )
     )
     claimed = [Claimed(*row) for row in connection.execute(statement)]

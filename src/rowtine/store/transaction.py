@@ -77,6 +77,7 @@ def run_round(
         if claimed is None:
             return Incompatible(f"a worker is running call {execution_id}")
         execution = claimed
+        loaded.input.now = claimed.now
     output = _run_beside(scheduler, loaded)
     if isinstance(output, Incompatible):
         return output
@@ -95,7 +96,7 @@ def run_round(
 
 def _claim_here(connection: Connection, execution: Execution) -> Execution | None:
     """Take a queued call for the time of this transaction; None if it is not queued."""
-    taken = connection.execute(
+    began = connection.scalar(
         update(calls)
         .where(calls.c.id == execution.id, calls.c.phase == Phase.QUEUED.value)
         .values(
@@ -107,10 +108,17 @@ def _claim_here(connection: Connection, execution: Execution) -> Execution | Non
             lease_expires=now(),
             started_at=now(),
         )
+        .returning(calls.c.started_at)
     )
-    if taken.rowcount == 0:
+    if began is None:
         return None
-    return replace(execution, claim=execution.claim + 1, attempt=execution.attempt + 1)
+    return replace(
+        execution,
+        claim=execution.claim + 1,
+        attempt=execution.attempt + 1,
+        began=began,
+        now=began,
+    )
 
 
 def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
@@ -167,3 +175,9 @@ class _Beside:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return await self._ask(lambda: self.rows.results(coroutine))
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return await self._ask(lambda: self.rows.waiters(ids))
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return await self._ask(lambda: self.rows.ended_among(ids))

@@ -129,8 +129,11 @@ class Executor:
             root_id=claimed.root_id,
             caller_id=claimed.caller_id,
             failing_for=claimed.failing_for,
+            began=claimed.began,
+            now=claimed.began,
         )
-        output, seconds = await self._run(function, execution, Input(arguments=claimed.input), None)
+        input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
+        output, seconds = await self._run(function, execution, input, None)
         self.probe("round", execution.id)
         match output:
             case Poll():
@@ -314,6 +317,12 @@ class _Loader:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.results(coroutine))
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return await self._read(lambda rows: rows.waiters(ids))
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return await self._read(lambda rows: rows.ended_among(ids))
 
 
 def _timed_out(function: Function[..., Any]) -> TimeoutError:
