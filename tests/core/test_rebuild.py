@@ -189,6 +189,7 @@ def test_the_frames_of_a_state_are_those_that_are_warm() -> None:
     assert frames(state).keys() == {0, 1}
 
 
+@pytest.mark.peer_case(101)
 def test_a_round_that_fails_leaves_the_journal_to_go_on_with() -> None:
     execution = Begin(WARM)(counted, "x").answer(x=1)
 

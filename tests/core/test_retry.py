@@ -86,7 +86,8 @@ def test_by_default_a_call_is_given_up_a_day_after_its_first_failure() -> None:
     assert Retry().next_wait(Status.TIMEOUT, 2, 86_400, 0.9) is None
 
 
-def test_attempts_may_be_counted_from_the_first() -> None:  # CASES part 2, 8
+@pytest.mark.peer_case(8)
+def test_attempts_may_be_counted_from_the_first() -> None:
     retry = Retry(max_attempts=4)
 
     again = [retry.next_wait(Status.TCP_ERROR, n, 0, 0.5) is not None for n in range(1, 6)]

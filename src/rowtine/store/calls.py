@@ -5,7 +5,7 @@ Lock order, here and everywhere: states by id, then calls by id, then coroutines
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -40,6 +40,7 @@ __all__ = [
     "claim",
     "fire_timers",
     "give_back",
+    "give_back_unknown",
     "insert_roots",
     "record_outcomes",
     "recover",
@@ -489,6 +490,17 @@ def give_back(connection: Connection, held: Sequence[tuple[str, int]]) -> int:
             )
         )
     return len(mine)
+
+
+def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, int]) -> int:
+    """Queue calls again that this worker holds and does not know of: the reply to the COMMIT of
+    its claim was lost. They have not begun, so the attempt is not counted."""
+    held = connection.execute(
+        select(calls.c.id, calls.c.claim)
+        .where(calls.c.worker == worker, calls.c.phase == Phase.RUNNING.value)
+        .order_by(calls.c.id)
+    )
+    return give_back(connection, [(id, claim) for id, claim in held if known.get(id) != claim])
 
 
 def recover(connection: Connection, limit: int) -> list[str]:

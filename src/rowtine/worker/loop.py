@@ -155,7 +155,13 @@ class Worker:
         ):
             return [], []
 
+        held, tries = dict(self._held), 0
+
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # what the try before has claimed, if only its reply was lost
+                calls.give_back_unknown(connection, self.id, held)
             calls.fire_timers(connection, _TIMERS_AT_ONCE)
             for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
                 log.warning("%s: its deadline has passed", id)
