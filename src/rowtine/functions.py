@@ -11,9 +11,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from rowtine.codec import class_name
 from rowtine.core.directives import Body, Call, Inline
 from rowtine.core.discard import Shared
+from rowtine.core.names import class_name
 from rowtine.core.payload import Arguments, Codec
 from rowtine.core.retry import Retry
 from rowtine.errors import RegistrationError, UsageError

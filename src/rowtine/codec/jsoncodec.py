@@ -10,7 +10,6 @@ from rowtine.codec.decoding import Decoder
 from rowtine.codec.encoding import Encoder
 from rowtine.codec.errors import attempt, fitting, message_of, traceback_of, with_traceback
 from rowtine.codec.leaves import text_tree
-from rowtine.codec.names import class_name
 from rowtine.codec.text import (
     Refused,
     TooDeep,
@@ -21,6 +20,7 @@ from rowtine.codec.text import (
     megabytes,
     storable,
 )
+from rowtine.core.names import class_name
 from rowtine.core.payload import Arguments
 from rowtine.errors import AnyException, DecodeError, PayloadError, RemoteError
 
