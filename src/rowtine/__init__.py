@@ -7,6 +7,7 @@ time, and the work goes on where the last commit left it.
 from rowtine.app import App, Handle
 from rowtine.awaitables import all, any, call, gather, race, sleep
 from rowtine.config import Settings
+from rowtine.context import Current, current, heartbeat
 from rowtine.core.directives import Call, Directive
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture
 from rowtine.core.payload import Arguments
@@ -25,8 +26,10 @@ from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status, register_error_type, register_output_type
 from rowtine.errors import (
     AnyException,
+    Conflict,
     DatabaseError,
     DecodeError,
+    Interrupted,
     NotFound,
     PayloadError,
     RegistrationError,
@@ -47,8 +50,10 @@ __all__ = [
     "CallFuture",
     "CallRequest",
     "CallResult",
+    "Conflict",
     "Coroutine",
     "CoroutineResult",
+    "Current",
     "DatabaseError",
     "DecodeError",
     "Directive",
@@ -56,6 +61,7 @@ __all__ = [
     "Handle",
     "Incompatible",
     "Input",
+    "Interrupted",
     "NotFound",
     "OneShotScheduler",
     "Output",
@@ -75,7 +81,9 @@ __all__ = [
     "all",
     "any",
     "call",
+    "current",
     "gather",
+    "heartbeat",
     "race",
     "register_error_type",
     "register_output_type",

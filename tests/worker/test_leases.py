@@ -268,6 +268,7 @@ def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
     assert_lawful(database_url)
 
 
+@pytest.mark.peer_case(11)
 def test_the_last_permitted_attempt_is_not_repeated_after_the_death_of_its_worker(
     plain_app: NewApp, database_url: str
 ) -> None:
@@ -280,9 +281,9 @@ def test_the_last_permitted_attempt_is_not_repeated_after_the_death_of_its_worke
     handle = app.start(once())
     Hand(app).claim(once.name)  # by a worker that says no more
     end_leases(database_url)
-    with app.worker().start(), pytest.raises(TimeoutError, match="attempt 1 of 1"):
+    with app.worker().start(), pytest.raises(rowtine.Interrupted, match="attempt 1 of 1"):
         handle.result(timeout=60)
 
     assert RAN == []
     (row,) = rows(database_url, "calls")
-    assert row["status"] == "TIMEOUT"
+    assert row["status"] == "PERMANENT_ERROR"  # a retry of the caller would run it again

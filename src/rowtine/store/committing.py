@@ -23,9 +23,10 @@ from rowtine.functions import fingerprint
 from rowtine.store import statements as sql
 from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.loading import Execution, exit_to_text
+from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.store.tables import calls, states
-from rowtine.store.types import now
+from rowtine.store.types import moment_values, now
 
 __all__ = ["Round", "commit"]
 
@@ -295,16 +296,18 @@ class _Writes:
             "kind": call.kind.value,
             "function": call.function,
             "input": call.input,
+            "options": options_to_text(call.options),
             "created_round": number,
             **_source(call),
         }
         if call.cancelled:
             self.put(sql.CALL_CANCELLED, **row)
         else:
-            wait = 0.0
+            wait = call.options.delay
             if call.kind is Kind.TIMER:
                 wait = float(self.codec.decode_arguments(call.input).args[0])
-            self.put(sql.CALL_INSERT, **row, wait=wait)
+            deadline = moment_values("deadline", call.options.deadline)
+            self.put(sql.CALL_INSERT, **row, **deadline, wait=wait)
 
     def execute(self, connection: Connection) -> None:
         for statement in sql.ORDER:

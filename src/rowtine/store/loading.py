@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from sqlalchemy import (
 
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Call
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.results import CoroutineResult
@@ -42,6 +44,7 @@ from rowtine.store.mapping import (
     member_result,
     suspended_body,
 )
+from rowtine.store.options import options_from_text
 from rowtine.store.tables import calls, coroutines, futures, states
 from rowtine.store.types import seconds_since
 
@@ -66,6 +69,9 @@ class Execution:
     cancelling: bool = False
     held: bool = False
     """Whether its call says INCOMPATIBLE_STATE, which a round that runs takes back."""
+    options: CallOptions = DEFAULT
+    deadline: datetime | None = None
+    details: str | None = None
 
 
 @dataclass(slots=True)
@@ -108,6 +114,9 @@ def load(
         running_seconds=0.0 if state is None else state.running_seconds,
         cancelling=call.cancelling,
         held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
+        options=options_from_text(call.options),
+        deadline=call.deadline,
+        details=call.details,
     )
     if state is None or (state.run, state.round) != warm_stand:
         warm = None
@@ -133,6 +142,9 @@ _CALL = select(
     calls.c.claim,
     calls.c.current_run,
     calls.c.cancelling,
+    calls.c.options,
+    calls.c.deadline,
+    calls.c.details,
     func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
 ).where(calls.c.id == _THIS_CALL)
 

@@ -21,7 +21,7 @@ from sqlalchemy import (
 from rowtine.core.phases import CoroutinePhase, Phase, Resolution
 from rowtine.core.status import Status
 from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import after, now
+from rowtine.store.types import after, moment, now
 
 
 def _bind(column: Any, name: str | None = None) -> Any:
@@ -174,6 +174,7 @@ REQUESTED = {
         "kind",
         "function",
         "input",
+        "options",
         "created_round",
         *SOURCE,
     )
@@ -183,6 +184,7 @@ CALL_INSERT = insert(calls).values(
     **REQUESTED,
     phase=Phase.QUEUED.value,
     due=after(bindparam("wait", type_=Float())),
+    deadline=moment("deadline"),
     created_at=now(),
 )
 
