@@ -124,7 +124,7 @@ def insert_roots(connection: Connection, new: Sequence[NewCall]) -> None:
         connection.execute(statement, [_root_row(call) for call in new])
 
 
-_ROOT = {
+_ROOT: dict[str, Any] = {
     "id": bindparam("id_", type_=calls.c.id.type),
     "function": bindparam("f"),
     "input": bindparam("i", type_=calls.c.input.type),

@@ -12,17 +12,12 @@ import msgspec
 __all__ = ["details_before", "details_to_text"]
 
 
-class _Details(msgspec.Struct, omit_defaults=True):
-    claim: int
-    details: msgspec.Raw
-    before: msgspec.Raw | None = None
-
-
 def details_to_text(claim: int, details: str, before: str | None) -> str:
     """The column, where an attempt says `details`; `before` is what it was told itself."""
-    earlier = None if before is None else msgspec.Raw(before.encode())
-    said = _Details(claim, msgspec.Raw(details.encode()), earlier)
-    return msgspec.json.encode(said).decode()
+    parts: dict[str, object] = {"claim": claim, "details": msgspec.Raw(details.encode())}
+    if before is not None:
+        parts["before"] = msgspec.Raw(before.encode())
+    return msgspec.json.encode(parts).decode()
 
 
 def details_before(claim: int, text: str | None) -> str | None:
@@ -30,8 +25,9 @@ def details_before(claim: int, text: str | None) -> str | None:
     if text is None:
         return None
     try:
-        said = msgspec.json.decode(text, type=_Details)
-    except msgspec.DecodeError:  # written by hand: nobody's progress
+        parts = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        said_by = int(bytes(parts["claim"]))
+    except (KeyError, ValueError):  # written by hand: nobody's progress
         return None
-    payload = said.before if said.claim == claim else said.details
+    payload = parts.get("before" if said_by == claim else "details")
     return None if payload is None else bytes(payload).decode()
