@@ -131,6 +131,18 @@ def test_giving_back_counts_no_attempt_and_moves_the_claim_on(hand: Hand) -> Non
     assert hand.record(hand.outcome(first, "zombie")) == [False]
 
 
+@pytest.mark.peer_case(11)
+def test_giving_back_counts_the_attempt_of_what_must_not_begin_again(hand: Hand) -> None:
+    begun, waiting = (hand.start(rowtine.call("one", x)) for x in range(2))
+    held = [(call.id, call.claim) for call in hand.claim("one", limit=2)]
+
+    with hand.app.database.writing() as connection:
+        assert calls.give_back(connection, held, {begun, OTHER}) == 2
+
+    attempts = {call.id: call.attempt for call in hand.claim("one", limit=2, worker=OTHER)}
+    assert attempts == {begun: 2, waiting: 1}
+
+
 def test_a_round_whose_worker_died_is_due_again_when_its_claim_lapses(
     hand: Hand, database_url: str
 ) -> None:
