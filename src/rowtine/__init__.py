@@ -20,6 +20,7 @@ from rowtine.awaitables import (
     timeout,
 )
 from rowtine.config import Settings
+from rowtine.context import Current, current, heartbeat
 from rowtine.core.directives import Call, Directive
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture
 from rowtine.core.payload import Arguments
@@ -44,6 +45,7 @@ from rowtine.errors import (
     Conflict,
     DatabaseError,
     DecodeError,
+    Interrupted,
     NotFound,
     PayloadError,
     RegistrationError,
@@ -69,6 +71,7 @@ __all__ = [
     "Conflict",
     "Coroutine",
     "CoroutineResult",
+    "Current",
     "DatabaseError",
     "DecodeError",
     "Directive",
@@ -76,6 +79,7 @@ __all__ = [
     "Handle",
     "Incompatible",
     "Input",
+    "Interrupted",
     "NotFound",
     "OneShotScheduler",
     "Output",
@@ -99,7 +103,9 @@ __all__ = [
     "any",
     "as_completed",
     "call",
+    "current",
     "gather",
+    "heartbeat",
     "map",
     "now",
     "promise",

@@ -13,16 +13,17 @@ from rowtine.codec import JsonCodec
 from rowtine.config import Settings, default_database_url
 from rowtine.core.directives import Body, Call, running
 from rowtine.core.discard import Shared
+from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
 from rowtine.core.status import status_for_error
-from rowtine.errors import NotFound, RemoteError, UsageError
+from rowtine.errors import Conflict, NotFound, RemoteError, UsageError
 from rowtine.functions import CoroutineFunction, Function, valid_name
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
-from rowtine.store.calls import NewCall
+from rowtine.store.calls import Accepted, NewCall
 from rowtine.store.outcomes import Settled, settled
 from rowtine.worker import Worker
 
@@ -154,13 +155,20 @@ class App(Shared):
             return handle.wait(timeout, lambda: background.error)
 
     def start(self, call: Call[R]) -> Handle[R]:
-        """Accept a call durably. When this returns it is in the database, and will be run."""
+        """Accept a call durably. When this returns it is in the database, and will be run.
+
+        With ``f.options(key=...)``, a function and a key are one call: another start gives the
+        handle of the first. `Conflict` if the arguments are others.
+        """
         self._refuse_inside("start")
         if call.kind is not Kind.FUNCTION:
             raise UsageError(f"{call!r} is not a call of a function: only those can be started")
-        new = NewCall(clock.new_id(), call.function, self.codec.encode_arguments(call.arguments))
-        self.write("start", lambda connection: calls.insert_roots(connection, [new]))
-        return Handle(self, new.id)
+        input = self.codec.encode_arguments(call.arguments)
+        new = NewCall(clock.new_id(), call.function, input, call.options)
+        accepted = self.write("start", lambda connection: calls.accept(connection, new))
+        if accepted.id != new.id:
+            self._refuse_other_arguments(new, accepted)
+        return Handle(self, accepted.id)
 
     async def astart(self, call: Call[R]) -> Handle[R]:
         """`start`, from an event loop."""
@@ -255,6 +263,25 @@ class App(Shared):
     def _notify(self) -> None:
         with self._finished:
             self._finished.notify_all()
+
+    def _refuse_other_arguments(self, new: NewCall, first: Accepted) -> None:
+        if new.input == first.input:
+            return
+        try:
+            recorded = self._in_todays_form(first.input)
+        except Exception as error:
+            recorded = f"{first.input} (which cannot be read: {error})"
+        if recorded != (now := self._in_todays_form(new.input)):
+            raise Conflict(
+                f"the key {new.options.key!r} of {new.function} belongs to call {first.id} with "
+                f"input {recorded:.200}, now it is {now:.200}"
+            )
+
+    def _in_todays_form(self, input: str) -> str:
+        """Encoded with the classes of today, and with the named arguments in one order."""
+        arguments = self.codec.decode_arguments(input)
+        named = dict(sorted(arguments.kwargs.items()))
+        return self.codec.encode_arguments(Arguments(arguments.args, named))
 
     def _refuse_inside(self, what: str) -> None:
         if running.get() is not None:

@@ -1,7 +1,7 @@
 """Every exception and signal of rowtine, in three families and a fourth that is not an error.
 
 - `UsageError`: the caller used the library wrongly; the message says what to do instead.
-- What a user's function came to elsewhere: `RemoteError`, `AnyException`.
+- What a user's function came to elsewhere: `RemoteError`, `AnyException`, `Interrupted`.
 - `DatabaseError`: the database, or what stands in it, is not what rowtine needs.
 - Control signals (`Reset`, `IncompatibleState`) derive from `BaseException`, so that a broad
   ``except Exception`` in user code cannot swallow a decision of the scheduler.
@@ -19,6 +19,7 @@ __all__ = [
     "DatabaseError",
     "DecodeError",
     "IncompatibleState",
+    "Interrupted",
     "NotFound",
     "PayloadError",
     "RegistrationError",
@@ -105,6 +106,11 @@ class RemoteError(RowtineError):
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
+
+
+class Interrupted(RowtineError):
+    """The worker was lost, or stopped, during the last attempt that a call may have. Whether the
+    body came to its end is unknown, and it is not run again."""
 
 
 class AnyException(RowtineError):

@@ -7,18 +7,27 @@ from __future__ import annotations
 import hashlib
 import inspect
 import types
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from rowtine.codec import class_name
-from rowtine.core.directives import Body, Call, Inline
+from rowtine.core.directives import Body, Call, Inline, running
 from rowtine.core.discard import Shared
+from rowtine.core.names import class_name
+from rowtine.core.options import CallOptions, checked_options
 from rowtine.core.payload import Arguments, Codec
 from rowtine.core.retry import Retry
 from rowtine.errors import RegistrationError, UsageError
 
-__all__ = ["CoroutineFunction", "Function", "FunctionCall", "fingerprint", "valid_name"]
+__all__ = [
+    "Configured",
+    "CoroutineFunction",
+    "Function",
+    "FunctionCall",
+    "fingerprint",
+    "valid_name",
+]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +57,11 @@ class FunctionCall(Call[R_co]):
     """A call of a registered function. Awaited outside an execution, it starts and waits."""
 
     home: Home | None = field(default=None, compare=False)
+
+    def __await__(self) -> Generator[Any, Any, R_co]:
+        if self.options.key is not None:
+            refuse_key_inside()
+        return self._asked()
 
     def _outside(self) -> Coroutine[Any, Any, R_co]:
         if self.home is None:
@@ -122,8 +136,55 @@ class Function(_Registered, Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         return FunctionCall(self.name, self.arguments(*args, **kwargs), home=self.home)
 
+    def options(
+        self,
+        *,
+        retry: Retry | None = None,
+        timeout: float | timedelta | None = None,
+        deadline: datetime | float | timedelta | None = None,
+        delay: float | timedelta = 0.0,
+        key: str | None = None,
+        cancel_losers: bool = True,
+    ) -> Configured[P, R]:
+        """The function for calls that are run differently: ``f.options(delay=60)(x)``.
+
+        `retry` and `timeout` stand instead of the function's own. `delay` is the time before the
+        first attempt, `deadline` a moment (a naive one in UTC), or the time from acceptance, after
+        which the call ends with a TimeoutError. Times are seconds or a timedelta. `key` makes two
+        starts one call; `cancel_losers` says whether the call ends with a join that others have
+        decided. UsageError for what makes no sense, for a retry with a predicate, which cannot be
+        stored, and for a key inside an execution.
+        """
+        if key is not None:
+            refuse_key_inside()
+        options = checked_options(
+            retry=retry,
+            timeout=timeout,
+            deadline=deadline,
+            delay=delay,
+            key=key,
+            cancel_losers=cancel_losers,
+        )
+        return Configured(self, options)
+
     def __repr__(self) -> str:
         return f"<function {self.name}>"
+
+
+class Configured(Shared, Generic[P, R]):
+    """A function with options: called, it makes a template of a call that carries them."""
+
+    def __init__(self, function: Function[P, R], options: CallOptions) -> None:
+        self.function = function
+        self.call_options = options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        function = self.function
+        arguments = function.arguments(*args, **kwargs)
+        return FunctionCall(function.name, arguments, options=self.call_options, home=function.home)
+
+    def __repr__(self) -> str:
+        return f"<function {self.function.name} with options>"
 
 
 class CoroutineFunction(_Registered, Generic[P, R]):
@@ -147,6 +208,16 @@ class CoroutineFunction(_Registered, Generic[P, R]):
 
 
 # ----------------------------------------------------------------------------- refused at the door
+
+
+def refuse_key_inside() -> None:
+    """A key is of starts. A call inside an execution has its place in the journal, which already
+    makes it one call however often its caller is rebuilt."""
+    if running.get() is not None:
+        raise UsageError(
+            "options(key=...) inside an execution: a durable call is made once without a key; "
+            "keys are for app.start and its like"
+        )
 
 
 def checked_name(func: Callable[..., Any], name: str | None) -> str:

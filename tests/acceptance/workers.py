@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rowtine
@@ -62,6 +63,17 @@ def run_elsewhere(url: str, number: int) -> int:
     """Be a client that starts a call which somebody else runs."""
     app = program.build(url)
     program.effect(f"it came to {app.start(rowtine.call('double', number)).result(timeout=60)}")
+    app.close()
+    return 0
+
+
+def start_keyed(url: str, threads: int) -> int:
+    """Be a client whose threads all start the same call with the same key."""
+    app = program.build(url)
+    call = app.registry.function("double").options(key="the same")(1)
+    with ThreadPoolExecutor(threads) as pool:
+        for handle in pool.map(lambda _: app.start(call), range(threads)):
+            program.effect(f"started {handle.id}")
     app.close()
     return 0
 

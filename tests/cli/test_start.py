@@ -30,6 +30,20 @@ def test_the_id_is_printed_and_the_call_is_in_the_database(started: Shell, sqlit
     assert phase == "queued"
 
 
+@pytest.mark.peer_case(110)
+def test_a_function_and_a_key_are_one_call(started: Shell, sqlite_url: str) -> None:
+    first = started("start", "shop:app", "add", '{"a": 1, "b": 2}', "--key", "order 7")
+    again = started("start", "shop:app", "add", "[1, 2]", "--key", "order 7")
+    other = started("start", "shop:app", "add", "[1, 3]", "--key", "order 7")
+    wrong = started("start", "shop:app", "add", "[1, 3]", "--key", "")
+
+    assert (first.code, again.code, other.code, wrong.code) == (0, 0, 2, 2)
+    assert first.out == again.out
+    assert "the key 'order 7' of add belongs to call" in other.complaint
+    assert "a key has 1 to 200" in wrong.complaint
+    assert query(sqlite_url, "select key from calls") == [("order 7",)]
+
+
 def test_arguments_that_do_not_fit_are_refused_and_nothing_is_stored(
     started: Shell, sqlite_url: str
 ) -> None:

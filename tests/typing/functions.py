@@ -3,6 +3,7 @@
 # pyright: reportUnnecessaryTypeIgnoreComment=true
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import assert_type
 
 import rowtine
@@ -46,6 +47,29 @@ def plain_calls_are_templates(order: Order) -> None:
     _ = assert_type(reserve(order), rowtine.Call[list[str]])
     _ = assert_type(ship(order, express=True), rowtine.Call[str])
     _ = assert_type(weigh(order), rowtine.Call[int])
+
+
+def options_keep_the_signature(order: Order) -> None:
+    later = charge.options(delay=60, key="k", deadline=datetime(2030, 1, 1, tzinfo=UTC))
+    _ = assert_type(later(order, cents=5), rowtine.Call[float])
+    _ = assert_type(ship.options(timeout=5)(order, express=True), rowtine.Call[str])
+    _ = assert_type(reserve.options(retry=rowtine.Retry())(order), rowtine.Call[list[str]])
+    later("order")  # type: ignore[arg-type]
+    later()  # type: ignore[call-arg]
+    charge.options(delay="soon")  # type: ignore[arg-type]
+    charge.options(timeout=5, often=True)  # type: ignore[call-arg]
+
+
+def inside_a_call() -> None:
+    assert_type(rowtine.current(), rowtine.Current)
+    assert_type(rowtine.current().caller_id, str | None)
+    rowtine.heartbeat({"page": 7})
+
+
+def which_errors() -> None:
+    _ = rowtine.Retry(retry_on=(ConnectionError, "shop.Sold"), when=lambda error: bool(error.args))
+    _ = rowtine.Retry(retry_on=ConnectionError)  # type: ignore[arg-type]
+    _ = rowtine.Retry(when=lambda: True)  # type: ignore[arg-type, misc]
 
 
 @app.function

@@ -132,6 +132,18 @@ def test_giving_back_counts_no_attempt_and_moves_the_claim_on(hand: Hand) -> Non
     assert hand.record(hand.outcome(first, "zombie")) == [False]
 
 
+@pytest.mark.peer_case(11)
+def test_giving_back_counts_the_attempt_of_what_must_not_begin_again(hand: Hand) -> None:
+    begun, waiting = (hand.start(rowtine.call("one", x)) for x in range(2))
+    held = [(call.id, call.claim) for call in hand.claim("one", limit=2)]
+
+    with hand.app.database.writing() as connection:
+        assert calls.give_back(connection, held, {begun, OTHER}) == 2
+
+    attempts = {call.id: call.attempt for call in hand.claim("one", limit=2, worker=OTHER)}
+    assert attempts == {begun: 2, waiting: 1}
+
+
 def test_a_round_whose_worker_died_is_due_again_when_its_claim_lapses(
     hand: Hand, database_url: str
 ) -> None:
@@ -272,6 +284,7 @@ def test_a_worker_that_wakes_up_after_its_lease_changes_nothing(
     assert_lawful(database_url)
 
 
+@pytest.mark.peer_case(11)
 def test_the_last_permitted_attempt_is_not_repeated_after_the_death_of_its_worker(
     plain_app: NewApp, database_url: str
 ) -> None:
@@ -284,9 +297,9 @@ def test_the_last_permitted_attempt_is_not_repeated_after_the_death_of_its_worke
     handle = app.start(once())
     Hand(app).claim(once.name)  # by a worker that says no more
     end_leases(database_url)
-    with app.worker().start(), pytest.raises(TimeoutError, match="attempt 1 of 1"):
+    with app.worker().start(), pytest.raises(rowtine.Interrupted, match="attempt 1 of 1"):
         handle.result(timeout=60)
 
     assert RAN == []
     (row,) = rows(database_url, "calls")
-    assert row["status"] == "TIMEOUT"
+    assert row["status"] == "PERMANENT_ERROR"  # a retry of the caller would run it again

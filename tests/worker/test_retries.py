@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -230,6 +231,109 @@ def test_results_of_an_earlier_run_are_nobodys_business(new_app: NewApp, databas
     assert sorted((row["run"], row["status"]) for row in timers) == [(0, "CANCELLED"), (1, "OK")]
 
 
+@pytest.mark.peer_case(8)
+def test_a_call_that_always_fails_runs_as_often_as_it_may(plain_app: NewApp) -> None:
+    app = plain_app()
+
+    @app.function(retry=rowtine.Retry(max_attempts=4, initial=0))
+    def fail() -> None:
+        RAN.append(1)
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        app.run(fail(), timeout=60)
+
+    assert len(RAN) == 4
+
+
+class Sold(Exception):
+    pass
+
+
+class Returned(Sold):
+    pass
+
+
+@pytest.mark.peer_case(10)
+@pytest.mark.parametrize("listed", [Sold, f"{__name__}.Sold"], ids=["class", "name"])
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_exactly_the_listed_errors_are_tried_again(
+    kind: str, listed: Any, plain_app: NewApp
+) -> None:
+    """Those of the function, and those of the call where it says so."""
+    app = plain_app()
+    policy = rowtine.Retry(max_attempts=3, initial=0, retry_on=(listed,))
+    errors: dict[str, type[Exception]] = {"listed": Returned, "unlisted": ConnectionError}
+
+    def run(which: str) -> None:
+        RAN.append(which)
+        raise errors[which]
+
+    @app.function(name="sync")
+    def in_a_thread(which: str) -> None:
+        Bodies.run(which)
+
+    @app.function(name="async")
+    async def on_the_loop(which: str) -> None:
+        Bodies.run(which)
+
+    @app.function(name="its own", retry=policy)
+    def with_its_own(which: str) -> None:
+        Bodies.run(which)
+
+    Bodies.run = run
+    for call in (app.registry.function(kind).options(retry=policy), with_its_own):
+        for which, error in errors.items():
+            with pytest.raises(error):
+                app.run(call(which), timeout=60)
+
+    assert RAN == 2 * ["listed", "listed", "listed", "unlisted"]
+
+
+class Bodies:
+    """For functions: free variables are refused, globals are not."""
+
+    run: Callable[[str], None]
+
+
+def test_what_is_never_retried_fails_at_once(plain_app: NewApp) -> None:
+    app = plain_app()
+
+    @app.function(retry=rowtine.Retry(initial=0, never_on=(ConnectionRefusedError,)))
+    def fail() -> None:
+        RAN.append(1)
+        raise ConnectionRefusedError
+
+    with pytest.raises(ConnectionRefusedError):
+        app.run(fail(), timeout=60)
+
+    assert RAN == [1]
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_predicate_sees_the_error_with_its_attributes(kind: str, plain_app: NewApp) -> None:
+    app = plain_app()
+    policy = rowtine.Retry(initial=0, when=lambda error: getattr(error, "errno", 0) != 4003)
+
+    def run(which: str) -> None:
+        RAN.append(1)
+        raise OSError(4000 + len(RAN), which)
+
+    @app.function(name="sync", retry=policy)
+    def in_a_thread() -> None:
+        Bodies.run("x")
+
+    @app.function(name="async", retry=policy)
+    async def on_the_loop() -> None:
+        Bodies.run("x")
+
+    Bodies.run = run
+    with pytest.raises(OSError, match="4003"):
+        app.run(rowtine.call(kind), timeout=60)
+
+    assert len(RAN) == 3
+
+
 # --- when ---------------------------------------------------------------------------------------
 
 
@@ -255,6 +359,84 @@ def test_the_waits_grow_by_the_factor_and_stand_in_the_rows(
     # Half of 1000, 3000, 9000, and of no more than 20000; and the moment that the attempt took.
     for wait, longest in zip(waits, (1000, 3000, 9000, 20_000, 20_000), strict=True):
         assert longest / 2 <= wait < longest / 2 + 60
+
+
+@pytest.mark.peer_case(9)
+def test_the_waits_of_2_and_6_seconds_stand_in_the_rows(
+    plain_app: NewApp, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rowtine.clock.jitter", lambda: 1.0)
+    app = plain_app()
+
+    @app.function(retry=rowtine.Retry(initial=2000, factor=3, max_interval=100_000))
+    def fail() -> None:
+        raise ConnectionError
+
+    app.start(fail())
+    waits = []
+    with app.worker().start():
+        for number in (1, 2):
+            wait_until(attempts(database_url, number))
+            waits.append(seconds(database_url, "due", "started_at"))
+            let_it_be_due(database_url)
+
+    assert 2000 <= waits[0] < 2060
+    assert 6000 <= waits[1] < 6060
+
+
+class Limited(Exception):
+    def __init__(self, retry_after: Any) -> None:
+        super().__init__("come back later")
+        self.retry_after = retry_after
+
+
+@pytest.mark.peer_case(16)
+@pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.parametrize("after", [3000, timedelta(seconds=3000)], ids=["number", "timedelta"])
+def test_the_time_that_an_error_asks_for_stands_in_the_row(
+    kind: str, after: Any, plain_app: NewApp, database_url: str
+) -> None:
+    """Though its status is none that is retried."""
+    app = plain_app()
+
+    def run(which: str) -> None:
+        raise Limited(after)
+
+    @app.function(name="sync")
+    def in_a_thread() -> None:
+        Bodies.run("")
+
+    @app.function(name="async")
+    async def on_the_loop() -> None:
+        Bodies.run("")
+
+    Bodies.run = run
+    app.start(rowtine.call(kind))
+    with app.worker().start():
+        wait_until(attempts(database_url, 1))
+
+    assert the_call(database_url)["status"] == "PERMANENT_ERROR"
+    assert 3000 <= seconds(database_url, "due", "started_at") < 3060
+
+
+def test_the_time_that_an_error_asks_for_gives_no_attempt_more(plain_app: NewApp) -> None:
+    app = plain_app()
+
+    @app.function(retry=rowtine.Retry(max_attempts=2))
+    def fail() -> None:
+        RAN.append(1)
+        raise Limited(0)
+
+    @app.function(retry=rowtine.Retry(give_up_after=100))
+    def fail_for_long() -> None:
+        RAN.append(1)
+        raise Limited(101)
+
+    for call in (fail(), fail_for_long()):
+        with pytest.raises(Limited):
+            app.run(call, timeout=60)
+
+    assert len(RAN) == 3
 
 
 def test_a_call_that_waits_for_another_attempt_says_why(

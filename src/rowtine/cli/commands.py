@@ -25,6 +25,7 @@ from rowtine.cli.failures import FAILED, report
 from rowtine.cli.target import json_value, load_app, parse_call
 from rowtine.cli.text import line_of, plain
 from rowtine.config import default_database_url
+from rowtine.core.options import checked_options
 from rowtine.core.phases import Phase
 from rowtine.core.status import Status
 from rowtine.errors import NotFound, RowtineError, SchemaError, UsageError
@@ -195,17 +196,28 @@ def worker(
 @click.argument("function")
 @click.argument("arguments", metavar="[JSON]", required=False)
 @_database_option
+@click.option(
+    "--key",
+    metavar="KEY",
+    help="Of idempotency: a function and a key are one call, however often it is started.",
+)
 @click.option("--wait", is_flag=True, help="Wait for the result and print it as JSON.")
 def start(
-    target: str, function: str, arguments: str | None, database: str | None, wait: bool
+    target: str,
+    function: str,
+    arguments: str | None,
+    database: str | None,
+    key: str | None,
+    wait: bool,
 ) -> int:
     """Start a call of FUNCTION and print its id.
 
     JSON holds the arguments: a list the positional ones, an object those by name, anything else is
     the one argument. What the signature annotates (a dataclass, a date) is made of it.
     """
+    options = checked_options(key=key)
     app = _app(target, database)
-    handle = app.start(parse_call(app, function, arguments))
+    handle = app.start(dataclasses.replace(parse_call(app, function, arguments), options=options))
     click.echo(handle.id, err=wait)
     return _await_result(app.database, handle.id) if wait else 0
 

@@ -6,6 +6,6 @@ registered classes are rebuilt: nothing is imported, and no code runs, because a
 """
 
 from rowtine.codec.jsoncodec import JsonCodec
-from rowtine.codec.names import class_name
+from rowtine.core.names import class_name
 
 __all__ = ["JsonCodec", "class_name"]

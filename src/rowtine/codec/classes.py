@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rowtine.codec.annotations import classes_in
-from rowtine.codec.names import class_name, imported_exception
+from rowtine.codec.names import imported_exception
 from rowtine.codec.shapes import Shape, kind_of
+from rowtine.core.names import class_name
 from rowtine.errors import DecodeError
 
 HINT = "name it in an annotation of the function or call app.register({})"

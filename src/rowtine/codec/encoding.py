@@ -27,7 +27,7 @@ from rowtine.codec.errors import (
     stored_form,
     traceback_of,
 )
-from rowtine.codec.names import class_name, type_name
+from rowtine.codec.names import type_name
 from rowtine.codec.shapes import Shape, kind_of
 from rowtine.codec.text import (
     Container,
@@ -39,6 +39,7 @@ from rowtine.codec.text import (
     is_plain_key,
     storable,
 )
+from rowtine.core.names import class_name
 from rowtine.errors import RemoteError
 
 # A container that is being filled: its items are values first, and trees in the end. With it goes

@@ -17,8 +17,9 @@ from pathlib import Path
 from traceback import FrameSummary, TracebackException
 from typing import Any, cast
 
-from rowtine.codec.names import class_name, native_base
+from rowtine.codec.names import native_base
 from rowtine.codec.text import dumps, loads, shortened, storable
+from rowtine.core.names import class_name
 from rowtine.errors import AnyException, RemoteError, RemoteTraceback
 
 MESSAGE_LIMIT = 8_000

@@ -17,7 +17,6 @@ from rowtine.codec.errors import (
     with_traceback,
 )
 from rowtine.codec.leaves import text_tree
-from rowtine.codec.names import class_name
 from rowtine.codec.text import (
     Refused,
     TooDeep,
@@ -28,6 +27,7 @@ from rowtine.codec.text import (
     megabytes,
     storable,
 )
+from rowtine.core.names import class_name
 from rowtine.core.payload import Arguments
 from rowtine.errors import AnyException, DecodeError, PayloadError, RemoteError
 

@@ -8,39 +8,18 @@ from __future__ import annotations
 import builtins
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-_MAIN = ("__main__", "__mp_main__")
+from rowtine.core.names import class_name, main_name
+
 _LONGEST_NAME = 500
 _HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: not one of the interpreter's own static types
-
-
-def class_name(cls: Callable[..., Any]) -> str:
-    """The name of a class (or function) in rows: ``module.qualname``, for builtins the bare name.
-
-    ``__main__`` is replaced by the name under which the same file is imported, so that a script's
-    class and a worker's import of it are one class.
-    """
-    module = cls.__module__
-    if module == "builtins":
-        return cls.__qualname__
-    return f"{_main_name() if module in _MAIN else module}.{cls.__qualname__}"
 
 
 def type_name(value: object) -> str:
     """The `class_name` of a value's type, for messages."""
     return class_name(type(value))
-
-
-def _main_name() -> str:
-    main = sys.modules.get("__main__")
-    spec = getattr(main, "__spec__", None)  # set by `python -m`
-    if spec is not None:
-        return str(spec.name)
-    file = getattr(main, "__file__", None)
-    return Path(file).stem if file else "__main__"
 
 
 def imported_exception(name: str) -> type[Exception] | None:
@@ -61,7 +40,7 @@ def _places(name: str) -> Iterator[tuple[Mapping[str, Any], list[str]]]:
 
 
 def _loaded(name: str) -> Iterator[types.ModuleType]:
-    names = ("__main__", name) if name == _main_name() else (name,)
+    names = ("__main__", name) if name == main_name() else (name,)
     for module in map(sys.modules.get, names):
         if issubclass(type(module), types.ModuleType):
             yield cast(types.ModuleType, module)

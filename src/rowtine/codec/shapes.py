@@ -14,8 +14,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
-from rowtine.codec.names import class_name, native_base
+from rowtine.codec.names import native_base
 from rowtine.codec.text import is_plain_key
+from rowtine.core.names import class_name
 from rowtine.errors import DecodeError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rowtine.core.directives import Call
@@ -30,3 +30,6 @@ class CoroutineResult:
     error: Exception | None = None
     call: Call[Any] | None = None
     status: Status = Status.OK
+    cause: BaseException | None = field(default=None, compare=False, repr=False)
+    """The error as it was raised in this process, for whoever decides on another attempt: in its
+    stored form a class may be known by its name only."""

@@ -330,19 +330,22 @@ class _Round:
         self.running[coroutine.id] = _Running(coroutine, frame, task)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
-        match step:
-            case Suspended():
-                await self._do_asked(coroutine, frame)
-                await self._suspend(coroutine, frame, replace(step, wait=placed(step.wait)))
-                return
+        if isinstance(step, Suspended):
+            await self._do_asked(coroutine, frame)
+            await self._suspend(coroutine, frame, replace(step, wait=placed(step.wait)))
+        else:
+            result = self._result(coroutine.id, step)
+            await self._stop_spawned(coroutine, frame)
+            await self._finish(coroutine, result)
+
+    def _result(self, id: int, end: Returned | Raised) -> CoroutineResult:
+        match end:
             case Returned():
-                result = self._success(coroutine.id, step.value)
+                return self._success(id, end.value)
             case Raised(error=Reset() as reset):
-                result = self._tail_call(coroutine.id, reset)
+                return self._tail_call(id, reset)
             case Raised():
-                result = self._failure(coroutine.id, step.error)
-        await self._stop_spawned(coroutine, frame)
-        await self._finish(coroutine, result)
+                return self._failure(id, end.error)
 
     async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
         coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import (
     Connection,
+    Float,
     Row,
     and_,
     bindparam,
     case,
     func,
-    insert,
     literal,
     null,
     or_,
@@ -25,22 +25,28 @@ from sqlalchemy import (
     update,
 )
 
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
+from rowtine.store.dialect import insert_unless_there
+from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Outcome, Settled
 from rowtine.store.tables import calls, coroutines, states
-from rowtine.store.types import after, now, seconds_since
+from rowtine.store.types import after, moment, moment_values, now, seconds_since
 
 __all__ = [
+    "Accepted",
     "Claimed",
     "NewCall",
     "Standing",
+    "accept",
     "anything_due",
     "claim",
     "fire_timers",
     "give_back",
     "give_back_unknown",
+    "heartbeat",
     "insert_roots",
     "record_outcomes",
     "recover",
@@ -55,6 +61,15 @@ class NewCall:
 
     id: str
     function: str
+    input: Payload
+    options: CallOptions = DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The call that stands for a start: the new one, or that which its key has started before."""
+
+    id: str
     input: Payload
 
 
@@ -74,25 +89,68 @@ class Claimed:
     """Seconds since the first failure of this call; 0 if there was none."""
     began: datetime
     """The time of this claim, which is that of its first round."""
+    deadline: datetime | None = None
+    details: str | None = None
+    """What heartbeats have said, as `store.details` has it."""
+    options: CallOptions = DEFAULT
+
+
+def accept(connection: Connection, new: NewCall) -> Accepted:
+    """Accept a call, unless its key has started one already.
+
+    Whoever started it first may not have committed yet: the insert waits for them.
+    """
+    key = new.options.key
+    while True:
+        insert_roots(connection, [new])
+        if key is None:
+            return Accepted(new.id, new.input)
+        row = connection.execute(_OF_KEY, {"key": key, "function": new.function}).first()
+        if row is not None:
+            return Accepted(row.id, row.input)
+        # It was there a moment ago, and has been deleted since.
+
+
+_OF_KEY = select(
+    calls.c.id, func.coalesce(calls.c.asked_input, calls.c.input).label("input")
+).where(
+    calls.c.key == bindparam("key"),
+    func.coalesce(calls.c.asked_function, calls.c.function) == bindparam("function"),
+)
 
 
 def insert_roots(connection: Connection, new: Sequence[NewCall]) -> None:
-    """Accept calls. A call that is already there (the same id, sent again) stays as it is."""
-    known = _existing(connection, [call.id for call in new])
-    rows = [
-        {"id": call.id, "function": call.function, "input": call.input}
-        for call in new
-        if call.id not in known
-    ]
-    if rows:
-        statement = insert(calls).values(
-            kind=Kind.FUNCTION.value, phase=Phase.QUEUED.value, due=now(), created_at=now()
-        )
-        connection.execute(statement, rows)
+    """Accept calls. One that is already there (the same id sent again, or the same key) stays as
+    it is."""
+    if new:
+        statement = insert_unless_there(connection, calls).values(_ROOT)
+        connection.execute(statement, [_root_row(call) for call in new])
 
 
-def _existing(connection: Connection, ids: Collection[str]) -> set[str]:
-    return set(connection.scalars(select(calls.c.id).where(calls.c.id.in_(ids))))
+_ROOT: dict[str, Any] = {
+    "id": bindparam("id_", type_=calls.c.id.type),
+    "function": bindparam("f"),
+    "input": bindparam("i", type_=calls.c.input.type),
+    "options": bindparam("said", type_=calls.c.options.type),
+    "key": bindparam("k", type_=calls.c.key.type),
+    "deadline": moment("deadline"),
+    "kind": Kind.FUNCTION.value,
+    "phase": Phase.QUEUED.value,
+    "due": after(bindparam("wait", type_=Float())),
+    "created_at": now(),
+}
+
+
+def _root_row(call: NewCall) -> dict[str, Any]:
+    return {
+        "id_": call.id,
+        "f": call.function,
+        "i": call.input,
+        "said": options_to_text(call.options),
+        "k": call.options.key,
+        "wait": call.options.delay,
+        **moment_values("deadline", call.options.deadline),
+    }
 
 
 _caller = calls.alias()
@@ -160,15 +218,23 @@ def claim(
             calls.c.function,
             calls.c.input,
             calls.c.attempt,
-            calls.c.current_run,
-            calls.c.execution_id,
-            func.coalesce(calls.c.root_id, calls.c.id),
-            func.coalesce(seconds_since(calls.c.first_failed_at), 0.0),
-            calls.c.started_at,
+            calls.c.current_run.label("run"),
+            calls.c.execution_id.label("caller_id"),
+            func.coalesce(calls.c.root_id, calls.c.id).label("root_id"),
+            func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+            calls.c.started_at.label("began"),
+            calls.c.deadline,
+            calls.c.details,
+            calls.c.options,
         )
     )
-    claimed = [Claimed(*row) for row in connection.execute(statement)]
+    claimed = [_claimed(dict(row)) for row in connection.execute(statement).mappings()]
     return sorted(claimed, key=lambda call: call.id)
+
+
+def _claimed(row: dict[str, Any]) -> Claimed:
+    row["options"] = options_from_text(row["options"])
+    return Claimed(**row)
 
 
 def fire_timers(connection: Connection, limit: int) -> int:
@@ -229,7 +295,7 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     for outcome in outcomes:
         row = {"id_": outcome.id, **outcome.settled.columns()}
         if outcome.tail is not None:
-            tails.append({"id_": outcome.id, "f": outcome.tail[0], "i": outcome.tail[1]})
+            tails.append(_tail_row(outcome.id, outcome.tail, outcome.tail_options))
         elif outcome.retry_in is not None:
             again.append({**row, "wait": outcome.retry_in})
         else:
@@ -237,6 +303,12 @@ def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
     for statement, rows in ((_DONE, done), (_AGAIN, again), (_TAIL, tails)):
         if rows:
             connection.execute(statement, rows)
+
+
+def _tail_row(id: str, tail: tuple[str, Payload], options: CallOptions) -> dict[str, Any]:
+    function, input = tail
+    said = options_to_text(options)
+    return {"id_": id, "f": function, "i": input, "said": said, "wait": options.delay}
 
 
 def _told_to_stop(connection: Connection, ids: Collection[str]) -> dict[str, bool]:
@@ -318,7 +390,8 @@ _TAIL = (
     .values(
         **_FREE,
         phase=Phase.QUEUED.value,
-        due=now(),
+        due=after(bindparam("wait")),
+        details=null(),
         status=null(),
         output=null(),
         error_type=null(),
@@ -331,6 +404,7 @@ _TAIL = (
         asked_input=func.coalesce(calls.c.asked_input, calls.c.input),
         function=bindparam("f"),
         input=bindparam("i", type_=calls.c.input.type),
+        options=bindparam("said", type_=calls.c.options.type),
     )
 )
 
@@ -474,11 +548,15 @@ def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float)
     return mine
 
 
-def give_back(connection: Connection, held: Sequence[tuple[str, int]]) -> int:
-    """Queue calls again that this worker will not finish; the attempt is not counted."""
+def give_back(
+    connection: Connection, held: Sequence[tuple[str, int]], spent: Collection[str] = ()
+) -> int:
+    """Queue calls again that this worker will not finish; the attempt is not counted, but for
+    those of `spent`."""
     standing = lock_calls(connection, [id for id, _ in held])
     mine = [id for id, fence in held if standing.get(id) == (Phase.RUNNING.value, fence)]
     if mine:
+        counted = calls.c.id.in_(sorted(spent))
         connection.execute(
             update(calls)
             .where(calls.c.id.in_(sorted(mine)))
@@ -486,7 +564,7 @@ def give_back(connection: Connection, held: Sequence[tuple[str, int]]) -> int:
                 **_FREE,
                 phase=Phase.QUEUED.value,
                 due=now(),
-                attempt=calls.c.attempt - 1,
+                attempt=case((counted, calls.c.attempt), else_=calls.c.attempt - 1),
             )
         )
     return len(mine)
@@ -501,6 +579,40 @@ def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, i
         .order_by(calls.c.id)
     )
     return give_back(connection, [(id, claim) for id, claim in held if known.get(id) != claim])
+
+
+def heartbeat(
+    connection: Connection,
+    held: tuple[str, int],
+    worker: str,
+    lease: float,
+    details: str | None,
+) -> bool:
+    """Renew the lease of a call, or of the round of its execution, and write what it says of
+    itself (None: nothing new). False if this worker holds it no more, or it is to stop."""
+    id, fence = held
+    lock_states(connection, [id])
+    row = connection.execute(
+        select(calls.c.phase, calls.c.claim, calls.c.worker, calls.c.cancelling)
+        .where(calls.c.id == id)
+        .with_for_update(key_share=True)
+    ).first()
+    if row is None or row.claim != fence or row.cancelling:
+        return False
+    values: dict[str, Any] = {} if details is None else {"details": details}
+    if row.phase == Phase.RUNNING.value:
+        values["lease_expires"] = after(literal(lease))
+    else:
+        renewed = connection.execute(
+            update(states)
+            .where(states.c.id == id, states.c.worker == worker)
+            .values(wake_at=after(literal(lease)))
+        )
+        if row.phase != Phase.SUSPENDED.value or renewed.rowcount == 0:
+            return False
+    if values:
+        connection.execute(update(calls).where(calls.c.id == id).values(**values))
+    return True
 
 
 def recover(connection: Connection, limit: int) -> list[str]:

@@ -39,9 +39,10 @@ from rowtine.store import signals
 from rowtine.store import statements as sql
 from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.loading import Execution, exit_to_text
+from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.store.tables import calls, states
-from rowtine.store.types import now
+from rowtine.store.types import moment_values, now
 
 __all__ = ["Round", "commit"]
 
@@ -346,9 +347,8 @@ class _Writes:
             "kind": call.kind.value,
             "function": call.function,
             "input": call.input,
-            "options": None,
+            "options": options_to_text(call.options),
             "token": call.token,
-            "deadline": None,
             "created_round": number,
             **_source(call),
         }
@@ -356,13 +356,14 @@ class _Writes:
             self.put(sql.CALL_CANCELLED, **row)
         else:
             until, wait = self._due(call)
-            self.put(sql.CALL_INSERT, **row, until=until, wait=wait, parked=call.parked)
+            deadline = moment_values("deadline", call.options.deadline)
+            self.put(sql.CALL_INSERT, **row, **deadline, until=until, wait=wait, parked=call.parked)
 
     def _due(self, call: CallRequest) -> tuple[datetime | None, float | None]:
         """The moment at which a call may begin, or the clock ends it; or the seconds until then."""
         match call.kind:
             case Kind.FUNCTION:
-                return None, None if call.parked else 0.0
+                return None, None if call.parked else call.options.delay
             case Kind.TIMER:
                 (limit,) = self.codec.decode_arguments(call.input).args
             case _:  # a promise or a signal: its time limit, if it has one

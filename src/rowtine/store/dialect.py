@@ -10,7 +10,8 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exc, text
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
 from rowtine.errors import DatabaseError
@@ -26,6 +27,7 @@ __all__ = [
     "database_url",
     "for_reading",
     "in_words",
+    "insert_unless_there",
     "is_transient",
     "make_engine",
     "migration_lock",
@@ -118,6 +120,14 @@ def for_reading(connection: Connection) -> Connection:
 def translate_schema(bind: Engine | Connection, schema: str) -> dict[str, str | None]:
     """Where our tables are: a schema on PostgreSQL, the file itself on SQLite."""
     return {SCHEMA: schema if bind.dialect.name == POSTGRESQL else None}
+
+
+def insert_unless_there(connection: Connection, table: Table) -> Insert:
+    """An insert that changes nothing where a row of the same unique key stands. On PostgreSQL it
+    waits for one that is about to be committed."""
+    if connection.dialect.name == POSTGRESQL:
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
 
 
 # ------------------------------------------------------------------------------------------ SQLite

@@ -27,6 +27,7 @@ from sqlalchemy import (
 from rowtine.clock import new_seed
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Call
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.results import CoroutineResult
@@ -44,6 +45,7 @@ from rowtine.store.mapping import (
     member_result,
     suspended_body,
 )
+from rowtine.store.options import options_from_text
 from rowtine.store.tables import calls, coroutines, futures, states
 from rowtine.store.types import now, seconds_since
 
@@ -73,6 +75,9 @@ class Execution:
     """The time of this round, by the database's clock."""
     held: bool = False
     """Whether its call says INCOMPATIBLE_STATE, which a round that runs takes back."""
+    options: CallOptions = DEFAULT
+    deadline: datetime | None = None
+    details: str | None = None
 
 
 @dataclass(slots=True)
@@ -118,6 +123,9 @@ def load(
         began=call.started_at,
         now=call.now,
         held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
+        options=options_from_text(call.options),
+        deadline=call.deadline,
+        details=call.details,
     )
     if state is None or (state.run, state.round) != warm_stand:
         warm = None
@@ -147,6 +155,9 @@ _CALL = select(
     calls.c.cancel_reason,
     calls.c.started_at,
     now().label("now"),
+    calls.c.options,
+    calls.c.deadline,
+    calls.c.details,
     func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
 ).where(calls.c.id == _THIS_CALL)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
@@ -39,7 +40,7 @@ class Outcome:
 
     `claim` is the fence: it must still be the call's. None where a round is the fence.
     `retry_in` seconds: the call is queued again. `tail`: it goes on as another function with
-    another input, in a new run. Neither: it is done.
+    another input, in a new run, and with `tail_options`. Neither: it is done.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Outcome:
     settled: Settled
     retry_in: float | None = None
     tail: tuple[str, Payload] | None = None
+    tail_options: CallOptions = DEFAULT
 
     @property
     def done(self) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from rowtine.core.phases import CoroutinePhase, Phase, Resolution
 from rowtine.core.status import Status
 from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import Timestamp, after, now
+from rowtine.store.types import Timestamp, after, moment, now
 
 
 def _bind(column: Any, name: str | None = None) -> Any:
@@ -191,7 +191,6 @@ REQUESTED = {
         "input",
         "options",
         "token",
-        "deadline",
         "created_round",
         *SOURCE,
     )
@@ -205,6 +204,7 @@ CALL_INSERT = insert(calls).values(
         bindparam("until", type_=Timestamp()), after(bindparam("wait", type_=Float()))
     ),
     parked=bindparam("parked", type_=Boolean()),
+    deadline=moment("deadline"),
     created_at=now(),
 )
 

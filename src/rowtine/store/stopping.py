@@ -124,7 +124,7 @@ def _locked(connection: Connection, id: str) -> Row[Any]:
         raise UsageError(f"{id} is a {found.kind}: cancel the execution that waits for it")
     lock_states(connection, {id, *_callers([found])})
     lock_calls(connection, [id])
-    call: Any = connection.execute(_CALL.where(calls.c.id == id)).one()
+    call: Row[Any] = connection.execute(_CALL.where(calls.c.id == id)).one()
     return call
 
 

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
 from rowtine import quiet
+from rowtine.core.options import DEFAULT
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Phase
 from rowtine.core.results import CoroutineResult
@@ -90,6 +91,7 @@ def run_round(
             execution_id=execution.caller_id,
             settled=settled(output.result, scheduler.codec),
             tail=tail_of(output.result, scheduler.codec),
+            tail_options=DEFAULT if output.tail_call is None else output.tail_call.options,
         )
     (held,), _ = commit(connection, scheduler.codec, [Round(execution, output, outcome)])
     return output if held else Incompatible(f"another round of {execution_id} was faster")

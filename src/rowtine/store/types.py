@@ -5,13 +5,22 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Dialect, Text, cast
+from sqlalchemy import ColumnElement, Dialect, Float, Text, bindparam, cast, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine, UserDefinedType
 
-__all__ = ["Id", "JsonText", "Timestamp", "after", "now", "seconds_since"]
+__all__ = [
+    "Id",
+    "JsonText",
+    "Timestamp",
+    "after",
+    "moment",
+    "moment_values",
+    "now",
+    "seconds_since",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -97,6 +106,21 @@ class seconds_since(FunctionElement[float]):  # noqa: N801
     """How many seconds ago a moment was, by the database's clock."""
 
     inherit_cache = True
+
+
+def moment(name: str) -> ColumnElement[datetime]:
+    """A parameter that is a moment, or seconds from now by the database's clock, or nothing: its
+    `moment_values` say which."""
+    return func.coalesce(
+        bindparam(f"{name}_at", type_=Timestamp()), after(bindparam(f"{name}_in", type_=Float()))
+    )
+
+
+def moment_values(name: str, value: datetime | float | None) -> dict[str, Any]:
+    """The values for a `moment`."""
+    if isinstance(value, datetime):
+        return {f"{name}_at": value, f"{name}_in": None}
+    return {f"{name}_at": None, f"{name}_in": value}
 
 
 _SQLITE_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from rowtine import clock, quiet
 from rowtine.config import Settings
+from rowtine.context import Current, Here, here
 from rowtine.core.coroutine import Slot
 from rowtine.core.payload import Codec
 from rowtine.core.results import CoroutineResult
@@ -23,11 +24,22 @@ from rowtine.registry import Registry
 from rowtine.store import Connection, RejectedError, loading, rounds
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round
+from rowtine.store.details import details_before, details_to_text
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.worker import native
 from rowtine.worker.gateway import Gateway
-from rowtine.worker.policy import Attempted, conclude, failure, interrupted, tail_call
+from rowtine.worker.heartbeat import beat
+from rowtine.worker.policy import (
+    Attempted,
+    conclude,
+    failure,
+    interrupted,
+    retry_of,
+    runs_at_most_once,
+    tail_call,
+    timeout_of,
+)
 from rowtine.worker.threads import Threads
 from rowtine.worker.warm import Warm, drop
 
@@ -69,19 +81,46 @@ class Executor:
         self.warm = Warm(settings.warm)
         self.abandoned = 0
         """Threads whose call has timed out and that have not ended yet."""
+        self.spent: set[str] = set()
+        """Calls whose body has begun and must not begin again, should we have to give them back."""
 
     # -- a claimed call
 
     async def call(self, claimed: Claimed) -> None:
         """Run one attempt of a call up to its outcome, or up to its first suspension."""
         function = self.registry.function(claimed.function)
-        error = interrupted(claimed.attempt, function.retry)
+        retry = retry_of(claimed, function)
+        error = interrupted(claimed.attempt, retry)
         if error is not None:
             await self._record(claimed, function, failure(error, self.codec))
-        elif function.is_async:
+            return
+        self._enter(claimed)
+        if runs_at_most_once(retry):
+            self.spent.add(claimed.id)
+        if function.is_async:
             await self._first_round(claimed, function)
         else:
             await self._record(claimed, function, await self._run_sync(claimed, function))
+        self.spent.discard(claimed.id)
+
+    def _enter(self, attempted: Claimed | Execution) -> None:
+        """Tell what runs in this task which call it runs for."""
+        id, claim = attempted.id, attempted.claim
+        before = details_before(claim, attempted.details)
+
+        def say(details: str | None) -> bool:
+            text = None if details is None else details_to_text(claim, details, before)
+            return beat(self.gateway.database, (id, claim), self.worker, self.settings.lease, text)
+
+        current = Current(
+            id=id,
+            function=attempted.function,
+            attempt=attempted.attempt,
+            root_id=attempted.root_id,
+            caller_id=attempted.caller_id,
+            deadline=attempted.deadline,
+        )
+        here.set(Here(current, before, self.codec, say))
 
     async def _run_sync(self, claimed: Claimed, function: Function[..., Any]) -> CoroutineResult:
         def body() -> CoroutineResult:
@@ -97,15 +136,16 @@ class Executor:
                 return failure(error, self.codec)
             return CoroutineResult(0, value=payload, status=status_for_output(value))
 
+        timeout = timeout_of(claimed, function)
         future = self.threads.run(body)
         try:
-            async with asyncio.timeout(function.timeout):
+            async with asyncio.timeout(timeout):
                 # A thread cannot be stopped; shielded, it can at least be told apart from one
                 # that has ended.
                 return await asyncio.shield(future)
         except TimeoutError:
             self._abandon(future)
-            return failure(_timed_out(function), self.codec)
+            return failure(_timed_out(function, timeout), self.codec)
         except asyncio.CancelledError:
             self._abandon(future)
             raise
@@ -132,6 +172,9 @@ class Executor:
             failing_for=claimed.failing_for,
             began=claimed.began,
             now=claimed.began,
+            options=claimed.options,
+            deadline=claimed.deadline,
+            details=claimed.details,
         )
         input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
         output, seconds = await self._run(function, execution, input, None)
@@ -188,6 +231,7 @@ class Executor:
     async def _later_round(self, loaded: Loaded, slots: Mapping[int, Slot]) -> None:
         execution = loaded.execution
         function = self.registry.function(execution.function)
+        self._enter(execution)
         output, seconds = await self._run(
             function, execution, loaded.input, _Loader(self.gateway, loaded.rows)
         )
@@ -235,7 +279,7 @@ class Executor:
             attempted,
             claim,
             result,
-            retry=function.retry,
+            retry=retry_of(attempted, function),
             jitter=clock.jitter(),
             codec=self.codec,
         )
@@ -281,9 +325,8 @@ class Executor:
         )
         quiet.install()
         began = clock.monotonic()
-        left = None
-        if function.timeout is not None:
-            left = max(0.0, function.timeout - execution.running_seconds)
+        timeout = timeout_of(execution, function)
+        left = None if timeout is None else max(0.0, timeout - execution.running_seconds)
         limit = asyncio.timeout(left)
         try:
             async with limit:
@@ -291,7 +334,7 @@ class Executor:
         except TimeoutError:
             if not limit.expired():
                 raise
-            output = Exit(failure(_timed_out(function), self.codec))
+            output = Exit(failure(_timed_out(function, timeout), self.codec))
         if isinstance(output, Poll):
             native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began
@@ -329,5 +372,5 @@ class _Loader:
         return await self._read(lambda rows: rows.ended_among(ids))
 
 
-def _timed_out(function: Function[..., Any]) -> TimeoutError:
-    return TimeoutError(f"{function.name} ran for longer than its timeout of {function.timeout} s")
+def _timed_out(function: Function[..., Any], timeout: float | None) -> TimeoutError:
+    return TimeoutError(f"{function.name} ran for longer than its timeout of {timeout} s")

@@ -1,4 +1,5 @@
-"""A thread that renews what the worker holds, while the event loop is busy with something else."""
+"""Heartbeats: of a worker, in a thread that renews what it holds while the event loop is busy with
+something else; and of a call, when its body says so."""
 
 from __future__ import annotations
 
@@ -7,11 +8,11 @@ import threading
 from collections.abc import Callable, Mapping
 
 from rowtine.errors import DatabaseError
-from rowtine.store import Database, calls, rounds, workers
+from rowtine.store import Database, TransientError, calls, rounds, workers
 from rowtine.store.workers import WorkerRow
 from rowtine.worker.policy import heartbeat_interval
 
-__all__ = ["Heartbeat"]
+__all__ = ["Heartbeat", "beat"]
 
 log = logging.getLogger("rowtine")
 
@@ -67,3 +68,18 @@ class Heartbeat:
         lost = {id for id in held.keys() - mine if self._calls.get(id) == held[id]}
         if lost:
             self._lost(lost)
+
+
+def beat(
+    database: Database, held: tuple[str, int], worker: str, lease: float, details: str | None
+) -> bool:
+    """The heartbeat of a call that this worker runs: whether it is still ours to run.
+
+    A database that is away stops nobody: what was done meanwhile is fenced in any case.
+    """
+    try:
+        with database.writing() as connection:
+            return calls.heartbeat(connection, held, worker, lease, details)
+    except TransientError as error:
+        log.warning("%s: no heartbeat: %s", held[0], error)
+        return True

@@ -265,7 +265,7 @@ class Worker:
 
         def leave(connection: Connection) -> None:
             rounds.release_rounds(connection, self.id, woken)
-            calls.give_back(connection, held)
+            calls.give_back(connection, held, executor.spent)
             workers.forget(connection, self.id)
 
         try:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from rowtine.core.directives import Call
+from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
 from rowtine.core.status import Status, status_for_error
-from rowtine.errors import Reset
+from rowtine.errors import Interrupted, Reset, UsageError
+from rowtine.functions import Function
 from rowtine.store.outcomes import Outcome, settled, tail_of
 
 __all__ = [
@@ -21,8 +23,11 @@ __all__ = [
     "heartbeat_interval",
     "interrupted",
     "poll_wait",
+    "retry_of",
     "room",
+    "runs_at_most_once",
     "tail_call",
+    "timeout_of",
 ]
 
 
@@ -57,6 +62,18 @@ class Attempted(Protocol):
     def failing_for(self) -> float: ...
     @property
     def caller_id(self) -> str | None: ...
+    @property
+    def options(self) -> CallOptions: ...
+
+
+def retry_of(attempted: Attempted, function: Function[..., Any]) -> Retry:
+    """What the call itself says, else what its function says."""
+    return attempted.options.retry or function.retry
+
+
+def timeout_of(attempted: Attempted, function: Function[..., Any]) -> float | None:
+    """Likewise, in seconds."""
+    return attempted.options.timeout or function.timeout
 
 
 def conclude(
@@ -72,10 +89,20 @@ def conclude(
 
     `claim` is the fence, None where the round is one.
     """
+    if result.call is not None and (error := _unfit_tail(result.call)) is not None:
+        result = failure(error, codec)
     tail = tail_of(result, codec)
     retry_in = None
     if tail is None and result.error is not None:
-        retry_in = retry.next_wait(result.status, attempted.attempt, attempted.failing_for, jitter)
+        retry_in = retry.next_wait(
+            result.status,
+            attempted.attempt,
+            attempted.failing_for,
+            jitter,
+            result.cause
+            if isinstance(result.cause, Exception)
+            else codec.decode_error(result.error),
+        )
     return Outcome(
         attempted.id,
         claim,
@@ -83,16 +110,30 @@ def conclude(
         settled(result, codec),
         retry_in=retry_in,
         tail=tail,
+        tail_options=DEFAULT if result.call is None else result.call.options,
     )
 
 
-def interrupted(attempt: int, retry: Retry) -> Exception | None:
-    """The error of a call whose last permitted attempt ended with the death of its worker."""
+def _unfit_tail(call: Call[Any]) -> Exception | None:
+    """What is wrong with the options of a tail call: the call itself stays the one it was."""
+    if call.options.key is None and call.options.deadline is None:
+        return None
+    return UsageError(f"a tail call keeps the key and the deadline of its call: {call!r} has own")
+
+
+def interrupted(attempt: int, retry: Retry) -> Interrupted | None:
+    """The error of a call whose last permitted attempt ended with its worker."""
     if retry.max_attempts is None or attempt <= retry.max_attempts:
         return None
-    return TimeoutError(
-        f"interrupted: the worker was lost during attempt {attempt - 1} of {retry.max_attempts}"
+    return Interrupted(
+        f"the worker was lost during attempt {attempt - 1} of {retry.max_attempts}; "
+        "whether the body came to its end is unknown"
     )
+
+
+def runs_at_most_once(retry: Retry) -> bool:
+    """Whether a body that has begun must not begin again, whatever became of its worker."""
+    return retry.max_attempts == 1
 
 
 def failure(error: BaseException, codec: Codec) -> CoroutineResult:
@@ -102,6 +143,7 @@ def failure(error: BaseException, codec: Codec) -> CoroutineResult:
         0,
         error=codec.encode_error(error),
         status=Status.PERMANENT_ERROR if status is Status.OK else status,
+        cause=error,
     )
 
 
