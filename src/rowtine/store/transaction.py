@@ -12,6 +12,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
+from rowtine.context import here
 from rowtine.core.options import DEFAULT
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Phase
@@ -21,6 +22,7 @@ from rowtine.core.state import Coroutine
 from rowtine.errors import UsageError
 from rowtine.store.calls import lock_calls, lock_states
 from rowtine.store.committing import Round, commit
+from rowtine.store.details import told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
 from rowtine.store.outcomes import Outcome, settled, tail_of
@@ -78,7 +80,7 @@ def run_round(
         if claimed is None:
             return Incompatible(f"a worker is running call {execution_id}")
         execution = claimed
-    output = _run_beside(scheduler, loaded)
+    output = _run_beside(scheduler, replace(loaded, execution=execution))
     if isinstance(output, Incompatible):
         return output
     outcome = None
@@ -121,6 +123,8 @@ def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     answer: list[Output | BaseException] = []
 
     def run() -> None:
+        # The row is locked by the caller's transaction: a heartbeat has nothing to renew.
+        here.set(told(loaded.execution, scheduler.codec, lambda _: True))
         try:
             answer.append(asyncio.run(scheduler.run(loaded.input, _Beside(loaded.rows, asked))))
         except BaseException as error:
