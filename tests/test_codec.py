@@ -351,6 +351,7 @@ def test_two_decodings_share_nothing_that_can_change(codec: JsonCodec) -> None:
     assert second == [[], {"a": []}, Order(1, [])]
 
 
+@pytest.mark.case(164)
 def test_a_function_of_the_registry_is_stored_by_name(codec: JsonCodec) -> None:
     class Registered:
         __rowtine_name__ = "charge"
@@ -386,6 +387,7 @@ def test_a_dataclass_is_rebuilt_as_it_was_and_not_as_its_constructor_would(
     assert calls == []
 
 
+@pytest.mark.peer_case(128)
 def test_a_row_older_than_a_field_gets_its_default(codec: JsonCodec) -> None:
     name = class_name(Order)
     old = f'{{"$dataclass":"{name}","id":1,"items":[]}}'
@@ -424,6 +426,7 @@ def test_a_default_factory_fills_a_field_afresh_each_time(codec: JsonCodec) -> N
         ({"$enum": [class_name(Order), "A"]}, "is registered"),
     ],
 )
+@pytest.mark.peer_case(128)
 def test_a_row_that_does_not_fit_its_class_is_told_by_class_and_field(
     codec: JsonCodec, body: dict[str, Any], says: str
 ) -> None:

@@ -138,7 +138,7 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("claim", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("current_run", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("due", types.moment),
-        sa.Column("parked", sa.Boolean, nullable=False, server_default=sa.text("false")),
+        sa.Column("parked", sa.Boolean),
         sa.Column("deadline", types.moment),
         sa.Column("worker", types.id),
         sa.Column("lease_expires", types.moment),
@@ -154,6 +154,7 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("delivered_round", sa.Integer),
         sa.Column("resolution", sa.Text),
         sa.Column("resolved_at", types.moment),
+        sa.Column("decided_by", sa.Integer),
         sa.Column("source_file", sa.Text),
         sa.Column("source_line", sa.Integer),
         sa.Column("await_stack", sa.Text),
@@ -194,12 +195,13 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         ),
         sa.CheckConstraint(
             "(phase = 'queued' OR due IS NULL)"
-            " AND (phase <> 'queued' OR due IS NOT NULL OR parked"
+            " AND (phase <> 'queued' OR due IS NOT NULL OR COALESCE(parked, false)"
             " OR kind IN ('promise', 'signal'))",
             name="ck_calls_due",
         ),
         sa.CheckConstraint(
-            "NOT parked OR (phase = 'queued' AND due IS NULL)", name="ck_calls_parked"
+            "NOT COALESCE(parked, false) OR (phase = 'queued' AND due IS NULL)",
+            name="ck_calls_parked",
         ),
         sa.CheckConstraint("(kind = 'promise') = (token IS NOT NULL)", name="ck_calls_token"),
         sa.CheckConstraint(
@@ -222,6 +224,10 @@ def _create_calls(schema: str | None, types: _Types) -> None:
             "(delivered_round IS NULL) = (resolution IS NULL)"
             " AND (delivered_round IS NULL) = (resolved_at IS NULL)",
             name="ck_calls_delivered",
+        ),
+        sa.CheckConstraint(
+            "(COALESCE(resolution, '') = 'timeout') = (decided_by IS NOT NULL)",
+            name="ck_calls_decided",
         ),
         schema=schema,
         postgresql_with=_HOT,
@@ -378,7 +384,7 @@ def _create_futures(schema: str | None, types: _Types) -> None:
             "(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"
         ),
         sa.CheckConstraint(
-            "decided_by IS NULL"
+            "decided_by IS NULL OR resolution = 'timeout'"
             " OR (decided_by >= first_child AND decided_by < first_child + children)",
             name="ck_futures_decided",
         ),

@@ -5,7 +5,20 @@ time, and the work goes on where the last commit left it.
 """
 
 from rowtine.app import App, Handle
-from rowtine.awaitables import all, any, call, gather, race, sleep
+from rowtine.awaitables import (
+    all,
+    any,
+    call,
+    gather,
+    promise,
+    race,
+    shield,
+    signal,
+    sleep,
+    sleep_until,
+    spawn,
+    timeout,
+)
 from rowtine.config import Settings
 from rowtine.context import Current, current, heartbeat
 from rowtine.core.directives import Call, Directive
@@ -24,8 +37,11 @@ from rowtine.core.round import (
 )
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status, register_error_type, register_output_type
+from rowtine.core.tasks import Promise, Task, Timeout
+from rowtine.determinism import now, random, uuid
 from rowtine.errors import (
     AnyException,
+    Cancelled,
     Conflict,
     DatabaseError,
     DecodeError,
@@ -39,6 +55,7 @@ from rowtine.errors import (
     SchemaError,
     UsageError,
 )
+from rowtine.fanout import as_completed, map
 
 __all__ = [
     "AllFuture",
@@ -50,6 +67,7 @@ __all__ = [
     "CallFuture",
     "CallRequest",
     "CallResult",
+    "Cancelled",
     "Conflict",
     "Coroutine",
     "CoroutineResult",
@@ -67,6 +85,7 @@ __all__ = [
     "Output",
     "PayloadError",
     "Poll",
+    "Promise",
     "RaceFuture",
     "RegistrationError",
     "RemoteError",
@@ -77,17 +96,30 @@ __all__ = [
     "Settings",
     "State",
     "Status",
+    "Task",
+    "Timeout",
     "UsageError",
     "all",
     "any",
+    "as_completed",
     "call",
     "current",
     "gather",
     "heartbeat",
+    "map",
+    "now",
+    "promise",
     "race",
+    "random",
     "register_error_type",
     "register_output_type",
+    "shield",
+    "signal",
     "sleep",
+    "sleep_until",
+    "spawn",
+    "timeout",
+    "uuid",
 ]
 
 __version__ = "0.1.0"

@@ -15,14 +15,16 @@ from rowtine.core.directives import Body, Call, running
 from rowtine.core.discard import Shared
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind, Phase
+from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
+from rowtine.core.status import status_for_error
 from rowtine.errors import Conflict, NotFound, RemoteError, UsageError
-from rowtine.functions import CoroutineFunction, Function
+from rowtine.functions import CoroutineFunction, Function, valid_name
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
-from rowtine.store import Database, calls, schema
+from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
 from rowtine.store.calls import Accepted, NewCall
-from rowtine.store.outcomes import Settled
+from rowtine.store.outcomes import Settled, settled
 from rowtine.worker import Worker
 
 __all__ = ["App", "Handle"]
@@ -42,6 +44,7 @@ class Options(TypedDict, total=False):
     warm: int
     concurrency: int
     lease: float
+    stall: float
     grace: float
     poll_interval: float
     hold: float
@@ -162,13 +165,9 @@ class App(Shared):
             raise UsageError(f"{call!r} is not a call of a function: only those can be started")
         input = self.codec.encode_arguments(call.arguments)
         new = NewCall(clock.new_id(), call.function, input, call.options)
-        schema.check_once(self.database)
-        with self.database.writing() as connection:
-            accepted = calls.accept(connection, new)
+        accepted = self.write("start", lambda connection: calls.accept(connection, new))
         if accepted.id != new.id:
             self._refuse_other_arguments(new, accepted)
-        for worker in self._workers:
-            worker.wake()
         return Handle(self, accepted.id)
 
     async def astart(self, call: Call[R]) -> Handle[R]:
@@ -184,6 +183,36 @@ class App(Shared):
     def handle(self, id: str) -> Handle[Any]:
         """The handle of a call that was started elsewhere. NotFound when it is first asked."""
         return Handle(self, str(id))
+
+    def resolve(self, token: str, value: Any = None) -> None:
+        """Answer a promise. The same value again is fine.
+
+        NotFound for an unknown token; Conflict if the promise has another answer, its time was up,
+        or nobody waits for it any more.
+        """
+        self._answer("resolve", token, Settled(output=self.codec.encode(value)))
+
+    def reject(self, token: str, error: Exception) -> None:
+        """Let a promise fail: its await raises `error`. Errors as in `resolve`."""
+        if not isinstance(error, Exception):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"a promise is rejected with an Exception, not {error!r}")
+        result = CoroutineResult(
+            0, error=self.codec.encode_error(error), status=status_for_error(error)
+        )
+        self._answer("reject", token, settled(result, self.codec))
+
+    def _answer(self, what: str, token: str, answer: Settled) -> None:
+        self.write(what, lambda connection: promises.answer(connection, token, answer))
+
+    def write(self, what: str, work: Callable[[Connection], T]) -> T:
+        """One transaction from outside; then workers of this process look for what is due."""
+        self._refuse_inside(what)
+        schema.check_once(self.database)
+        with self.database.writing() as connection:
+            done = work(connection)
+        for worker in self._workers:
+            worker.wake()
+        return done
 
     def worker(self, *, probe: Probe = SILENT) -> Worker:
         """A worker for this app's functions; `start` it in a thread, or `run` it on a loop."""
@@ -306,6 +335,35 @@ class Handle(Generic[R]):
             self._app.wait_for_news(pause if left is None else min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
         return self._unwrap(settled)
+
+    def signal(self, name: str, value: Any = None) -> None:
+        """Send a signal: the next ``await rowtine.signal(name)`` of the execution has the value.
+
+        NotFound if there is no such call, Conflict if it is over.
+        """
+        payload = self._app.codec.encode(value)
+        self._app.write(
+            "signal",
+            lambda connection: signals.send(connection, self.id, valid_name(name), payload),
+        )
+
+    def cancel(self, reason: str = "") -> bool:
+        """Tell it to stop: `asyncio.CancelledError` at its await, and everything that it waits for
+        with it. Its clean-up may make durable calls, and it may even come to a value. Whoever waits
+        for it sees `Cancelled`. Again: the same. False if it was over already.
+
+        NotFound if there is no such call.
+        """
+        return self._app.write(
+            "cancel", lambda connection: stopping.cancel(connection, self.id, reason)
+        )
+
+    def terminate(self, reason: str = "") -> bool:
+        """End it now, with everything below it, and without any clean-up; as `cancel` otherwise."""
+        codec = self._app.codec
+        return self._app.write(
+            "terminate", lambda connection: stopping.terminate(connection, codec, self.id, reason)
+        )
 
     def __await__(self) -> Generator[Any, Any, R]:
         return self._wait_async().__await__()

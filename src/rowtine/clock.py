@@ -13,7 +13,7 @@ import time
 
 from rowtine.core.ids import uuid7
 
-__all__ = ["jitter", "monotonic", "new_id"]
+__all__ = ["jitter", "monotonic", "new_id", "new_seed"]
 
 monotonic = time.monotonic
 """Seconds, for measuring how long something took in this process."""
@@ -46,6 +46,11 @@ class _IdSource:
 
 
 _ids = _IdSource()
+
+
+def new_seed() -> str:
+    """128 bits that nobody can guess: promises' tokens are drawn from them."""
+    return secrets.token_hex(16)
 
 
 def new_id() -> str:

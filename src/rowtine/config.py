@@ -22,6 +22,8 @@ class Settings:
     """How many calls a worker runs at once; sync functions each hold a thread."""
     lease: float = 30.0
     """How long a worker may be silent before others take over what it holds."""
+    stall: float = 300.0
+    """How long the event loop of a worker may stand still before others take over what it holds."""
     grace: float = 30.0
     """How long a worker that is told to stop lets running calls finish."""
     poll_interval: float = 0.2
@@ -35,7 +37,7 @@ class Settings:
     max_depth: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("lease", "poll_interval", "hold"):
+        for name in ("lease", "stall", "poll_interval", "hold"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"{name} must be more than 0 seconds")
         for name in ("concurrency", "poll_min_results", "max_payload_bytes", "max_depth"):

@@ -14,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "AnyException",
+    "Cancelled",
     "Conflict",
     "DatabaseError",
     "DecodeError",
@@ -47,12 +48,13 @@ class PayloadError(UsageError, ValueError):
     """A value is too large or nested too deeply to be stored; the message names the limit."""
 
 
+class Conflict(UsageError):
+    """It is decided otherwise already, and stays so: a promise that has another answer, a key that
+    stands for other arguments, an execution that is over."""
+
+
 class NotFound(UsageError, LookupError):
     """No call has this id, or no function has this name."""
-
-
-class Conflict(UsageError):
-    """What is there already under this name says something else; the message says what."""
 
 
 class DecodeError(RowtineError, ValueError):
@@ -120,6 +122,14 @@ class AnyException(RowtineError):
 
     def __str__(self) -> str:
         return f"{len(self.exceptions)} coroutine(s) failed with an exception"
+
+
+class Cancelled(RowtineError):
+    """What a cancelled call came to, for whoever waits for it; the message is the reason.
+
+    Inside the execution that is cancelled the await raises `asyncio.CancelledError`; a caller that
+    goes on sees this, which is an ordinary error.
+    """
 
 
 class Reset(BaseException):

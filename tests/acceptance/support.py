@@ -13,7 +13,7 @@ from rowtine.store.laws import check
 
 T = TypeVar("T")
 
-TABLES = ("calls", "states", "coroutines", "futures", "workers")
+TABLES = ("calls", "states", "coroutines", "futures", "signals", "workers")
 
 
 def assert_lawful(url: str) -> None:

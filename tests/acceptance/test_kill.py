@@ -68,6 +68,8 @@ def attempts(story: dict[str, list[Row]]) -> dict[Any, tuple[int, int]]:
 
 @pytest.mark.parametrize("times", [1, 4])
 @pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.case(109, 199, 200, 215)
+@pytest.mark.peer_case(13, 95, 103)
 def test_what_a_killed_worker_has_left_is_finished_as_if_nothing_had_happened(
     moment: str,
     times: int,

@@ -84,7 +84,7 @@ def test_start_accepts_durably_before_any_worker_lives(database_url: str) -> Non
     assert [str(value) for value in row] == [handle.id, "twice", "queued", '{"args":[3]}']
 
 
-# CASES R180
+@pytest.mark.case(180)
 def test_a_handle_in_another_app_gets_the_result(database_url: str) -> None:
     handle = make(database_url).start(rowtine.call("twice", 3))
     other = rowtine.App(database_url)

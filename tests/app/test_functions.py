@@ -98,7 +98,7 @@ def test_modules_classes_the_app_and_registered_functions_may_be_free_variables(
     assert uses_them().function.endswith("uses_them")
 
 
-# CASES Q161
+@pytest.mark.case(161)
 def test_the_same_name_from_elsewhere_is_refused(app: rowtine.App) -> None:
     app.function(add)
 
@@ -106,7 +106,7 @@ def test_the_same_name_from_elsewhere_is_refused(app: rowtine.App) -> None:
         app.function(name="add")(helper)
 
 
-# CASES Q162
+@pytest.mark.case(162)
 def test_the_same_name_in_two_apps_is_two_functions() -> None:
     one, other = rowtine.App(), rowtine.App()
 
@@ -117,7 +117,12 @@ def test_the_same_name_in_two_apps_is_two_functions() -> None:
     assert other.registry.function("run").func is helper
 
 
-# CASES Q163
+@pytest.mark.case(167)
+def test_the_library_itself_takes_no_names() -> None:
+    assert rowtine.App().registry.functions() == []
+
+
+@pytest.mark.case(163)
 def test_registering_the_same_source_again_replaces_it(app: rowtine.App) -> None:
     source = "async def cell():\n    return {}\n"
     first: dict[str, Any] = {"__name__": "notebook"}

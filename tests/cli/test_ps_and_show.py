@@ -189,6 +189,7 @@ def test_show_draws_what_was_and_what_is_waited_for(
     ]
 
 
+@pytest.mark.peer_case(135)
 def test_show_says_at_which_line_each_wait_stands(
     ask: Ask, database_url: str, begin: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

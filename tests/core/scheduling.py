@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from rowtine.codec import JsonCodec
@@ -77,9 +78,15 @@ class Execution:
         """The function of each call."""
         self.open: set[int] = set()
         """The ids of the calls that no round has consumed yet."""
+        self.now = input.now
         self.output: Output = self._round(input)
 
     # -- going on
+
+    def at(self, now: datetime) -> Execution:
+        """The time of the rounds to come."""
+        self.now = now
+        return self
 
     def answer(self, **outcomes: Any) -> Execution:
         """One more round: the latest call of each function came to this value or error."""
@@ -102,7 +109,8 @@ class Execution:
         if self.rows is not None:
             state = self.rows.partial(state, results)
         self.output = self._round(
-            Input(state=state, results=results, error=error, cancel=cancel), self.rows
+            Input(state=state, results=results, error=error, cancel=cancel, now=self.now),
+            self.rows,
         )
         return self
 
@@ -187,6 +195,13 @@ class Begin:
     def __init__(self, mode: Mode, options: Mapping[str, Any] | None = None) -> None:
         self.mode = mode
         self.options = options or {}
+        self.now: datetime | None = None
+
+    def at(self, now: datetime) -> Begin:
+        """With the first round at this time."""
+        begin = Begin(self.mode, self.options)
+        begin.now = now
+        return begin
 
     def using(self, **options: Any) -> Begin:
         """With these options of the scheduler."""
@@ -195,7 +210,7 @@ class Begin:
     def __call__(self, entry_point: Any, *args: Any, **kwargs: Any) -> Execution:
         scheduler = OneShotScheduler(entry_point, **{"codec": self.mode.codec(), **self.options})
         arguments = scheduler.codec.encode_arguments(Arguments(args, kwargs))
-        return Execution(scheduler, self.mode, Input(arguments=arguments))
+        return Execution(scheduler, self.mode, Input(arguments=arguments, now=self.now, seed="s"))
 
 
 def forget_frames(state: State) -> None:
@@ -243,6 +258,8 @@ def _joins_broken(waiting: Mapping[int, Coroutine]) -> list[str]:
         for id, coroutine in waiting.items()
         if coroutine.result is not None
         and not isinstance(coroutine.result, CallFuture)
+        and coroutine.wait is not None
+        and coroutine.wait.kind is not Kind.TASK
         and len(coroutine.result.waiting) != members[id, coroutine.seq]
     ]
 
@@ -279,14 +296,28 @@ class Rows:
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return [self.ended[id] for id in coroutine.members if id in self.ended]
 
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return [
+            replace(self._whole(id), coroutine=None)
+            for id, coroutine in self.suspended.items()
+            if coroutine.wait is not None
+            and coroutine.wait.kind is Kind.TASK
+            and not set(ids).isdisjoint(coroutine.members)
+        ]
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return [result for id, result in self.ended.items() if id in ids]
+
     def _whole(self, id: int) -> Coroutine:
         coroutine = copy(self.suspended[id])
         if coroutine.wait is not None and coroutine.wait.kind in JOIN_KINDS:
-            pending = [member for member in coroutine.members if member not in self.ended]
+            ended = [self.ended[id] for id in coroutine.members if id in self.ended]
             coroutine.result = join_future(
                 coroutine.wait.kind,
                 coroutine.members,
-                Remaining(coroutine.members, len(pending)),
+                Remaining(coroutine.members, len(coroutine.members) - len(ended)),
+                coroutine.wait.max_failures,
+                sum(result.error is not None for result in ended),
             )
         return coroutine
 
@@ -305,7 +336,8 @@ class Rows:
             if coroutine.coroutine is not None or coroutine.kind is not Kind.COROUTINE:
                 self.suspended[id] = coroutine
         for change in output.changes.joins.values():
-            self._check_counter(change.coroutine_id, change.seq, change.pending)
+            if change.kind in JOIN_KINDS:
+                self._check_counter(change.coroutine_id, change.seq, change.pending)
         whole = {id: self._whole(id) for id in self.suspended}
         return replace(output, state=replace(output.state, suspended=whole))
 

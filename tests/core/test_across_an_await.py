@@ -1,4 +1,4 @@
-"""What a body finds again after an await (CASES, part 1, K and J109, J110)."""
+"""What a body finds again after an await."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ async def does(name: str, *args: Any) -> Any:
     return await call(name, *args)
 
 
-def test_a_local_that_cannot_be_stored_survives(begin: Begin) -> None:  # CASES K112
+@pytest.mark.case(112)
+def test_a_local_that_cannot_be_stored_survives(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         lock = threading.Lock()
@@ -32,7 +33,8 @@ def test_a_local_that_cannot_be_stored_survives(begin: Begin) -> None:  # CASES 
     assert begin(main).answer(foo=1).value is True
 
 
-def test_a_closure_over_a_local_survives(begin: Begin) -> None:  # CASES K114
+@pytest.mark.case(114)
+def test_a_closure_over_a_local_survives(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         k = 10
@@ -54,7 +56,8 @@ def test_a_body_that_closes_over_a_value_of_another_function_is_refused() -> Non
         make(1)()
 
 
-def test_a_comprehension_that_reads_a_local_survives(begin: Begin) -> None:  # CASES K115
+@pytest.mark.case(115)
+def test_a_comprehension_that_reads_a_local_survives(begin: Begin) -> None:
     @durable
     async def main(n: int) -> Any:
         m = 2
@@ -73,7 +76,8 @@ async def undecorated(name: str) -> Any:
     return [await call(name), await call(name + "2")]
 
 
-def test_a_plain_async_helper_may_be_awaited(begin: Begin) -> None:  # CASES K116
+@pytest.mark.case(116)
+def test_a_plain_async_helper_may_be_awaited(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await undecorated("a")
@@ -81,8 +85,8 @@ def test_a_plain_async_helper_may_be_awaited(begin: Begin) -> None:  # CASES K11
     assert begin(main).answer(a=1).answer(a2=2).value == [1, 2]
 
 
+@pytest.mark.case(117)
 def test_a_bare_raise_after_an_await_raises_the_error_being_handled(begin: Begin) -> None:
-    # CASES K117
     @durable
     async def main() -> Any:
         try:
@@ -98,9 +102,8 @@ def test_a_bare_raise_after_an_await_raises_the_error_being_handled(begin: Begin
 
 
 @pytest.mark.parametrize("forgotten", [False, True])
-def test_finally_runs_once_at_the_end_of_the_block(  # CASES K118
-    begin: Begin, forgotten: bool
-) -> None:
+@pytest.mark.case(118)
+def test_finally_runs_once_at_the_end_of_the_block(begin: Begin, forgotten: bool) -> None:
     seen = recorder()
 
     @contextlib.asynccontextmanager
@@ -157,7 +160,8 @@ def test_a_state_that_is_forgotten_runs_no_code(mode: Any) -> None:
     assert seen.events == []
 
 
-def test_an_iteration_goes_on_where_it_was(begin: Begin) -> None:  # CASES K120
+@pytest.mark.case(120)
+def test_an_iteration_goes_on_where_it_was(begin: Begin) -> None:
     @durable
     async def main(d: dict[str, int]) -> Any:
         return [(i, key, value, await call(key)) for i, (key, value) in enumerate(d.items())]
@@ -170,8 +174,9 @@ def test_an_iteration_goes_on_where_it_was(begin: Begin) -> None:  # CASES K120
     assert execution.value == [(0, "b", 1, "B"), (1, "a", 2, "A"), (2, "c", 3, "C")]
 
 
+@pytest.mark.case(110)
 def test_what_a_child_changes_is_its_own(begin_json: Begin) -> None:
-    # CASES J110, as DESIGN has it: inputs pass through the codec, warm too
+    # Inputs pass through the codec, warm too
     @durable
     async def child(shared: list[int]) -> list[int]:
         await call("foo")

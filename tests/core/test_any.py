@@ -1,4 +1,4 @@
-"""any: the first that succeeds (CASES, part 1, E)."""
+"""any: the first that succeeds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ either = pytest.mark.parametrize("any_of", [any_of, any_call_of], ids=["coroutin
 
 
 @either
-def test_the_first_success_wins_at_once(begin: Begin, any_of: Any) -> None:  # CASES E61
+@pytest.mark.case(61)
+def test_the_first_success_wins_at_once(begin: Begin, any_of: Any) -> None:
     execution = begin(any_of, ["a", "b", "c", "d"])
 
     execution.answer(b=23)
@@ -38,7 +39,8 @@ def test_the_first_success_wins_at_once(begin: Begin, any_of: Any) -> None:  # C
 
 
 @either
-def test_failures_before_a_success_are_forgotten(begin: Begin, any_of: Any) -> None:  # CASES E62
+@pytest.mark.case(62)
+def test_failures_before_a_success_are_forgotten(begin: Begin, any_of: Any) -> None:
     execution = begin(any_of, ["a", "b", "c"])
 
     execution.answer(a=KeyError("a"))
@@ -51,9 +53,8 @@ def test_failures_before_a_success_are_forgotten(begin: Begin, any_of: Any) -> N
 
 
 @either
-def test_when_all_fail_their_errors_come_in_order_of_declaration(  # CASES E64
-    begin: Begin, any_of: Any
-) -> None:
+@pytest.mark.case(64)
+def test_when_all_fail_their_errors_come_in_order_of_declaration(begin: Begin, any_of: Any) -> None:
     execution = begin(any_of, ["a", "b", "c", "d"])
 
     for name in "dcba":
@@ -67,8 +68,8 @@ def test_when_all_fail_their_errors_come_in_order_of_declaration(  # CASES E64
 
 
 @either
+@pytest.mark.case(65)
 def test_when_the_only_one_fails_its_error_is_raised(begin: Begin, any_of: Any) -> None:
-    # CASES E65
     execution = begin(any_of, ["a"])
 
     execution.answer(a=KeyError("k"))
@@ -93,7 +94,8 @@ def test_the_errors_can_be_caught_together(begin: Begin) -> None:
     assert execution.value == ["'a'", "'b'", "'c'", "d"]
 
 
-def test_any_of_nothing_is_none_at_once(begin: Begin) -> None:  # CASES E66
+@pytest.mark.case(66)
+def test_any_of_nothing_is_none_at_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return [await any(), await any(any())]
@@ -102,7 +104,8 @@ def test_any_of_nothing_is_none_at_once(begin: Begin) -> None:  # CASES E66
 
 
 @pytest.mark.parametrize("cancel_losers", [True, False])
-def test_a_losers_result_is_dropped_while_main_waits_for_a_call(  # CASES E67
+@pytest.mark.case(67)
+def test_a_losers_result_is_dropped_while_main_waits_for_a_call(
     begin: Begin, cancel_losers: bool
 ) -> None:
     @durable

@@ -1,4 +1,4 @@
-"""Calls: what a body awaits, one at a time (CASES, part 1, B)."""
+"""Calls: what a body awaits, one at a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ async def does(what: str) -> Any:
     return await call(what)
 
 
-def test_a_call_suspends_the_execution(begin: Begin) -> None:  # CASES B18
+@pytest.mark.case(18)
+def test_a_call_suspends_the_execution(begin: Begin) -> None:
     execution = begin(foo)
 
     assert execution.calls == ["foo"]
@@ -34,7 +35,8 @@ def test_a_call_suspends_the_execution(begin: Begin) -> None:  # CASES B18
     assert (execution.output.min_results, execution.output.max_results) == (1, 1)
 
 
-def test_the_await_returns_the_calls_value(begin: Begin) -> None:  # CASES B19
+@pytest.mark.case(19)
+def test_the_await_returns_the_calls_value(begin: Begin) -> None:
     execution = begin(foo)
 
     execution.answer(foo=7)
@@ -42,7 +44,8 @@ def test_the_await_returns_the_calls_value(begin: Begin) -> None:  # CASES B19
     assert execution.value == 7
 
 
-def test_a_calls_error_can_be_caught(begin: Begin) -> None:  # CASES B20
+@pytest.mark.case(20)
+def test_a_calls_error_can_be_caught(begin: Begin) -> None:
     @durable
     async def main() -> str:
         try:
@@ -57,7 +60,8 @@ def test_a_calls_error_can_be_caught(begin: Begin) -> None:  # CASES B20
     assert execution.value == "caught 'k'"
 
 
-def test_calls_one_after_the_other_leave_one_after_the_other(begin: Begin) -> None:  # CASES B22
+@pytest.mark.case(22)
+def test_calls_one_after_the_other_leave_one_after_the_other(begin: Begin) -> None:
     @durable
     async def main() -> list[int]:
         return [await call("foo"), await call("bar")]
@@ -72,7 +76,8 @@ def test_calls_one_after_the_other_leave_one_after_the_other(begin: Begin) -> No
     assert execution.value == [1, 2]
 
 
-def test_a_durable_helper_is_no_call_of_its_own(begin: Begin) -> None:  # CASES B23
+@pytest.mark.case(23)
+def test_a_durable_helper_is_no_call_of_its_own(begin: Begin) -> None:
     @durable
     async def main() -> str:
         return "main got " + await foo()
@@ -84,7 +89,8 @@ def test_a_durable_helper_is_no_call_of_its_own(begin: Begin) -> None:  # CASES 
     assert execution.value == "main got it"
 
 
-def test_a_call_may_come_to_none(begin: Begin) -> None:  # CASES B24
+@pytest.mark.case(24)
+def test_a_call_may_come_to_none(begin: Begin) -> None:
     execution = begin(foo)
 
     execution.resume(CallResult(0))
@@ -93,7 +99,8 @@ def test_a_call_may_come_to_none(begin: Begin) -> None:  # CASES B24
     assert execution.status is Status.OK
 
 
-def test_an_error_known_only_by_name_keeps_its_type(begin_json: Begin) -> None:  # CASES B26
+@pytest.mark.case(26)
+def test_an_error_known_only_by_name_keeps_its_type(begin_json: Begin) -> None:
     execution = begin_json(foo)
 
     execution.resume(CallResult(0, error=RemoteError("ValueError", "bad")))
@@ -108,7 +115,9 @@ class TwoArguments(Exception):
         self.code = code
 
 
-def test_an_error_whose_class_takes_other_arguments_arrives(begin: Begin) -> None:  # CASES B27
+@pytest.mark.case(27)
+@pytest.mark.peer_case(20)
+def test_an_error_whose_class_takes_other_arguments_arrives(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         try:
@@ -123,7 +132,8 @@ def test_an_error_whose_class_takes_other_arguments_arrives(begin: Begin) -> Non
     assert execution.value == ["404: gone", 404, 1]
 
 
-def test_call_ids_are_unique_over_the_life_of_an_execution(begin: Begin) -> None:  # CASES B28
+@pytest.mark.case(28)
+def test_call_ids_are_unique_over_the_life_of_an_execution(begin: Begin) -> None:
     @durable
     async def main() -> None:
         for name in "abc":
@@ -136,7 +146,8 @@ def test_call_ids_are_unique_over_the_life_of_an_execution(begin: Begin) -> None
     assert ids == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_call_awaited_twice_is_two_calls(begin: Begin) -> None:  # CASES B29
+@pytest.mark.case(29)
+def test_a_call_awaited_twice_is_two_calls(begin: Begin) -> None:
     class Template:
         call: Call[Any] = call("foo")
 
@@ -155,8 +166,9 @@ def test_a_call_awaited_twice_is_two_calls(begin: Begin) -> None:  # CASES B29
     assert execution.value == [1, 2]
 
 
+@pytest.mark.case(30)
 def test_an_argument_that_cannot_be_stored_is_refused_at_the_await(begin_json: Begin) -> None:
-    # CASES B30; nothing is stored, so the rebuild for bar's result is refused there again
+    # Nothing is stored, so the rebuild for bar's result is refused there again
     class Lock:
         instance = threading.Lock()
 
@@ -175,7 +187,8 @@ def test_an_argument_that_cannot_be_stored_is_refused_at_the_await(begin_json: B
     assert "[1]" in execution.value[0]
 
 
-def test_arguments_and_locals_survive_an_await(begin: Begin) -> None:  # CASES B31
+@pytest.mark.case(31)
+def test_arguments_and_locals_survive_an_await(begin: Begin) -> None:
     @durable
     async def main(x: dict[str, tuple[int, int]]) -> Any:
         big, raw, when, some = 2**70, b"\0\xff", datetime(2024, 2, 29, 12, tzinfo=UTC), {1, 2}
@@ -224,6 +237,7 @@ def test_a_sleep_without_an_end_is_refused_at_the_await(begin: Begin, seconds: f
     assert isinstance(execution.error, ValueError)
 
 
+@pytest.mark.peer_case(135)
 def test_a_request_says_where_its_coroutine_is_suspended(begin: Begin) -> None:
     @durable
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Delivery of results: whatever arrives, in whatever order, however often (CASES, part 1, C)."""
+"""Delivery of results: whatever arrives, in whatever order, however often."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ async def three() -> Any:
     return await gather(call("a"), call("b"), call("c"))
 
 
-def test_of_two_results_for_one_call_the_first_counts(begin: Begin) -> None:  # CASES C32
+@pytest.mark.case(32)
+def test_of_two_results_for_one_call_the_first_counts(begin: Begin) -> None:
     execution = begin(foo)
 
     execution.resume(execution.result("foo", 1), execution.result("foo", 2))
@@ -36,8 +37,8 @@ def test_of_two_results_for_one_call_the_first_counts(begin: Begin) -> None:  # 
     assert execution.value == 1
 
 
+@pytest.mark.case(34)
 def test_a_duplicate_is_dropped_while_its_owner_waits_for_a_gather(begin: Begin) -> None:
-    # CASES C34
     @durable
     async def main() -> Any:
         await call("foo")
@@ -62,7 +63,8 @@ def test_a_duplicate_is_dropped_while_its_owner_waits_for_the_next_call(begin: B
     assert execution.value == 3
 
 
-def test_a_result_for_a_call_that_was_never_made_is_dropped(begin: Begin) -> None:  # CASES C36
+@pytest.mark.case(36)
+def test_a_result_for_a_call_that_was_never_made_is_dropped(begin: Begin) -> None:
     execution = begin(foo)
 
     execution.resume(execution.result(77, 5))
@@ -72,8 +74,8 @@ def test_a_result_for_a_call_that_was_never_made_is_dropped(begin: Begin) -> Non
     assert execution.value == 1
 
 
+@pytest.mark.case(38)
 def test_results_out_of_order_come_back_in_order_of_declaration(begin: Begin) -> None:
-    # CASES C38
     execution = begin(three)
 
     execution.answer(c="vc", a="va", b="vb")
@@ -81,7 +83,8 @@ def test_results_out_of_order_come_back_in_order_of_declaration(begin: Begin) ->
     assert execution.value == ["va", "vb", "vc"]
 
 
-def test_waking_up_with_no_results_changes_nothing(begin: Begin) -> None:  # CASES C39
+@pytest.mark.case(39)
+def test_waking_up_with_no_results_changes_nothing(begin: Begin) -> None:
     execution = begin(foo)
 
     for _ in range(3):
@@ -96,7 +99,8 @@ def test_waking_up_with_no_results_changes_nothing(begin: Begin) -> None:  # CAS
 
 
 @pytest.mark.parametrize("mode", [WARM, COLD], ids=lambda mode: mode.name)
-def test_a_round_run_twice_comes_to_the_same_output(mode: Mode) -> None:  # CASES C40
+@pytest.mark.case(40)
+def test_a_round_run_twice_comes_to_the_same_output(mode: Mode) -> None:
     @durable
     async def main() -> Any:
         return await gather(twice("a"), twice("b"), call("c"))
@@ -136,7 +140,8 @@ def test_a_round_leaves_the_state_it_was_given_as_it_was() -> None:
     assert repr(state) == before
 
 
-def test_new_calls_leave_in_the_order_of_the_results(begin: Begin) -> None:  # CASES C41
+@pytest.mark.case(41)
+def test_new_calls_leave_in_the_order_of_the_results(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(twice("a"), twice("b"))
@@ -148,7 +153,8 @@ def test_new_calls_leave_in_the_order_of_the_results(begin: Begin) -> None:  # C
     assert execution.calls == ["b2", "a2"]
 
 
-def test_more_results_than_asked_for_are_all_taken(begin: Begin) -> None:  # CASES C42
+@pytest.mark.case(42)
+def test_more_results_than_asked_for_are_all_taken(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(call("a"), call("b"), call("c"), call("d"))

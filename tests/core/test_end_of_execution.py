@@ -1,9 +1,11 @@
-"""What happens to everything else when main is done (CASES, part 1, O), or is cancelled."""
+"""What happens to everything else when main is done, or is cancelled."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+import pytest
 
 from core.scheduling import Begin, durable, recorder
 from rowtine import Reset, Status, call, gather, race
@@ -18,7 +20,8 @@ async def careful(name: str) -> Any:
         await call(f"clean {name}")
 
 
-def test_suspended_members_are_unwound_before_the_exit(begin: Begin) -> None:  # CASES O139
+@pytest.mark.case(139)
+def test_suspended_members_are_unwound_before_the_exit(begin: Begin) -> None:
     seen = recorder()
 
     @durable
@@ -40,8 +43,9 @@ def test_suspended_members_are_unwound_before_the_exit(begin: Begin) -> None:  #
     assert seen.events == ["unwound"]
 
 
+@pytest.mark.case(140)
+@pytest.mark.peer_case(150)
 def test_clean_up_that_awaits_delays_the_exit_and_cannot_change_it(begin: Begin) -> None:
-    # CASES O140
     @durable
     async def main() -> Any:
         return await race(careful("x"), call("a"))
@@ -56,7 +60,8 @@ def test_clean_up_that_awaits_delays_the_exit_and_cannot_change_it(begin: Begin)
     assert execution.value == 1
 
 
-def test_calls_still_open_at_the_exit_are_cancelled(begin: Begin) -> None:  # CASES O141
+@pytest.mark.case(141)
+def test_calls_still_open_at_the_exit_are_cancelled(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await race(call("a"), call("b"), cancel_losers=False)

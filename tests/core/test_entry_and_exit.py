@@ -1,4 +1,4 @@
-"""How an execution begins and how it ends (CASES, part 1, A)."""
+"""How an execution begins and how it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from core.scheduling import COLD, JSON, Begin, Mode, durable
 from rowtine import Status, call, register_error_type, register_output_type
 from rowtine.codec import JsonCodec
 from rowtine.core.round import Exit, Input, OneShotScheduler
-from rowtine.errors import RegistrationError, RemoteError
+from rowtine.errors import Cancelled, RegistrationError, RemoteError
 
 
 @durable
@@ -27,7 +27,8 @@ async def fails(error: Exception) -> None:
     raise error
 
 
-def test_the_value_that_main_returns_is_the_exit(begin: Begin) -> None:  # CASES A1
+@pytest.mark.case(1)
+def test_the_value_that_main_returns_is_the_exit(begin: Begin) -> None:
     @durable
     async def main() -> int:
         return 1
@@ -39,7 +40,8 @@ def test_the_value_that_main_returns_is_the_exit(begin: Begin) -> None:  # CASES
     assert execution.exit.changes.calls == []
 
 
-def test_the_error_that_main_raises_is_the_exit(begin: Begin) -> None:  # CASES A3
+@pytest.mark.case(3)
+def test_the_error_that_main_raises_is_the_exit(begin: Begin) -> None:
     execution = begin(fails, ValueError("oops"))
 
     assert isinstance(execution.error, ValueError)
@@ -47,13 +49,15 @@ def test_the_error_that_main_raises_is_the_exit(begin: Begin) -> None:  # CASES 
     assert execution.status is Status.INVALID_ARGUMENT
 
 
-def test_arguments_may_be_positional_and_by_name(begin: Begin) -> None:  # CASES A4
+@pytest.mark.case(4)
+def test_arguments_may_be_positional_and_by_name(begin: Begin) -> None:
     execution = begin(adds, 2, b=10)
 
     assert execution.value == 12
 
 
-def test_arguments_that_do_not_fit_are_an_invalid_argument(begin: Begin) -> None:  # CASES A5
+@pytest.mark.case(5)
+def test_arguments_that_do_not_fit_are_an_invalid_argument(begin: Begin) -> None:
     execution = begin(adds)
 
     assert isinstance(execution.error, TypeError)
@@ -62,9 +66,8 @@ def test_arguments_that_do_not_fit_are_an_invalid_argument(begin: Begin) -> None
 
 
 @pytest.mark.parametrize(("mode", "payload"), [(COLD, 42), (JSON, "42")], ids=["value", "text"])
-def test_input_that_is_no_argument_list_is_the_one_argument(  # CASES A6
-    mode: Mode, payload: Any
-) -> None:
+@pytest.mark.case(6)
+def test_input_that_is_no_argument_list_is_the_one_argument(mode: Mode, payload: Any) -> None:
     scheduler = OneShotScheduler(adds, codec=mode.codec())
 
     output = asyncio.run(scheduler.run(Input(arguments=payload)))
@@ -77,14 +80,16 @@ def _plain() -> None: ...
 
 
 @pytest.mark.parametrize("entry_point", [_plain, None, 7], ids=["function", "None", "number"])
-def test_an_entry_point_must_be_marked(begin: Begin, entry_point: Any) -> None:  # CASES A7
+@pytest.mark.case(7)
+def test_an_entry_point_must_be_marked(begin: Begin, entry_point: Any) -> None:
     execution = begin(entry_point)
 
     assert execution.status is Status.INVALID_ARGUMENT
     assert "the entry point is not an async @app.function" in str(execution.error)
 
 
-def test_generators_are_refused_by_the_decorator() -> None:  # CASES A7, N137
+@pytest.mark.case(7, 137)
+def test_generators_are_refused_by_the_decorator() -> None:
     def generator() -> Any:
         yield
 
@@ -113,9 +118,8 @@ def test_generators_are_refused_by_the_decorator() -> None:  # CASES A7, N137
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else value,
 )
-def test_the_error_decides_the_status(  # CASES A8, and A9 in test_status
-    begin: Begin, error: Exception, status: Status
-) -> None:
+@pytest.mark.case(8)
+def test_the_error_decides_the_status(begin: Begin, error: Exception, status: Status) -> None:
     execution = begin(fails, error)
 
     assert execution.status is status
@@ -134,7 +138,8 @@ class Slow(Throttled):
     pass
 
 
-def test_the_nearest_registered_class_decides_the_status(begin: Begin) -> None:  # CASES A11
+@pytest.mark.case(11)
+def test_the_nearest_registered_class_decides_the_status(begin: Begin) -> None:
     register_error_type(Throttled, Status.THROTTLED)
     register_error_type(Missing, lambda error: Status.NOT_FOUND)
 
@@ -165,8 +170,8 @@ def test_a_registered_output_type_decides_the_status(begin: Begin) -> None:
     assert execution.status is Status.UNAUTHENTICATED
 
 
+@pytest.mark.case(13)
 def test_a_value_that_cannot_be_stored_fails_the_execution(begin_json: Begin) -> None:
-    # CASES A13
     class Lock:
         instance = threading.Lock()
 
@@ -186,7 +191,8 @@ def _helper() -> None:
     raise KeyError("deep")
 
 
-def test_the_traceback_names_the_line_that_failed(begin_json: Begin) -> None:  # CASES A14
+@pytest.mark.case(14)
+def test_the_traceback_names_the_line_that_failed(begin_json: Begin) -> None:
     @durable
     async def main() -> None:
         _helper()
@@ -212,8 +218,11 @@ def test_a_signal_raised_by_a_body_is_its_error(begin: Begin, signal: type[BaseE
 
     execution = begin(main)
 
-    assert isinstance(execution.error, RemoteError)
-    assert signal.__name__ in execution.error.type
+    if signal is asyncio.CancelledError:
+        assert isinstance(execution.error, Cancelled)
+    else:
+        assert isinstance(execution.error, RemoteError)
+        assert signal.__name__ in execution.error.type
 
 
 def test_a_keyboard_interrupt_raised_by_a_body_is_its_error(begin: Begin) -> None:

@@ -97,7 +97,8 @@ def test_a_call_that_is_not_issued_takes_any_result() -> None:
 # --------------------------------------------------------------------------------------- joins
 
 
-def test_all_ignores_duplicates_and_strangers() -> None:  # CASES 80
+@pytest.mark.case(80)
+def test_all_ignores_duplicates_and_strangers() -> None:
     future = all_of(1, 2)
 
     for id in (1, 1, 99):
@@ -160,7 +161,8 @@ def test_race_is_ready_at_the_first_result() -> None:
 @pytest.mark.parametrize(
     ("future", "empty"), [(AllFuture(), []), (AnyFuture(), None), (RaceFuture(), None)]
 )
-def test_a_join_of_nothing_is_ready(future: JoinFuture, empty: Any) -> None:  # CASES 66, 71
+@pytest.mark.case(66, 71)
+def test_a_join_of_nothing_is_ready(future: JoinFuture, empty: Any) -> None:
     assert future.ready()
     assert (future.value(), future.error()) == (empty, None)
 

@@ -1,4 +1,4 @@
-"""gather, also called all (CASES, part 1, D)."""
+"""gather, also called all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ async def returns(value: Any) -> Any:
     return value
 
 
-def test_members_of_a_gather_call_in_order(begin: Begin) -> None:  # CASES D43
+@pytest.mark.case(43)
+def test_members_of_a_gather_call_in_order(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(does("a"), does("b"), does("c"))
@@ -34,7 +35,8 @@ def test_members_of_a_gather_call_in_order(begin: Begin) -> None:  # CASES D43
     assert (execution.output.min_results, execution.output.max_results) == (1, 3)
 
 
-def test_members_that_finish_at_once_need_no_poll(begin: Begin) -> None:  # CASES D46
+@pytest.mark.case(46)
+def test_members_that_finish_at_once_need_no_poll(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(returns(1), returns(2))
@@ -42,6 +44,7 @@ def test_members_that_finish_at_once_need_no_poll(begin: Begin) -> None:  # CASE
     assert begin(main).value == [1, 2]
 
 
+@pytest.mark.peer_case(61)
 def test_a_gather_of_nothing_is_an_empty_list_at_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:
@@ -59,7 +62,8 @@ async def fails_then_gathers(cancel_losers: bool) -> Any:
 
 
 @pytest.mark.parametrize("cancel_losers", [True, False])
-def test_a_late_siblings_result_is_dropped_while_a_second_gather_waits(  # CASES D49
+@pytest.mark.case(49)
+def test_a_late_siblings_result_is_dropped_while_a_second_gather_waits(
     begin: Begin, cancel_losers: bool
 ) -> None:
     execution = begin(fails_then_gathers, cancel_losers).answer(b=KeyError("b"))
@@ -96,8 +100,8 @@ async def goes_on(cancel_losers: bool) -> Any:
         return await call("c")
 
 
+@pytest.mark.case(52)
 def test_a_failed_gather_leaves_its_members_running_when_told_to(begin: Begin) -> None:
-    # CASES D52
     execution = begin(goes_on, False).answer(b=KeyError("b"))
     assert execution.calls == ["c"]
 
@@ -111,7 +115,8 @@ def test_a_failed_gather_leaves_its_members_running_when_told_to(begin: Begin) -
     assert execution.value == 3
 
 
-def test_a_failed_gather_cancels_its_members(begin: Begin) -> None:  # CASES D52, as DESIGN has it
+@pytest.mark.case(52)
+def test_a_failed_gather_cancels_its_members(begin: Begin) -> None:
     execution = begin(goes_on, True).answer(b=KeyError("b"))
     assert execution.calls == ["c"]
     assert execution.open == {execution.issued["c"]}
@@ -123,7 +128,8 @@ def test_a_failed_gather_cancels_its_members(begin: Begin) -> None:  # CASES D52
     assert execution.value == 3
 
 
-def test_a_gather_may_be_a_member_of_a_gather(begin: Begin) -> None:  # CASES D54
+@pytest.mark.case(54)
+def test_a_gather_may_be_a_member_of_a_gather(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(gather(does("a"), call("b")), does("c"))
@@ -150,7 +156,8 @@ def test_an_error_in_a_nested_gather_reaches_the_outer_one(begin: Begin) -> None
     assert execution.value == "caught 'b'"
 
 
-def test_bare_calls_may_be_members(begin: Begin) -> None:  # CASES D55
+@pytest.mark.case(55)
+def test_bare_calls_may_be_members(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(call(call("a")), call("b"))
@@ -162,7 +169,8 @@ def test_bare_calls_may_be_members(begin: Begin) -> None:  # CASES D55
     assert execution.value == ["va", "vb"]
 
 
-def test_the_same_template_twice_is_two_members(begin: Begin) -> None:  # CASES D57
+@pytest.mark.case(57)
+def test_the_same_template_twice_is_two_members(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         child = does("a")
@@ -180,7 +188,8 @@ async def thousand() -> int:
     return sum(await gather(*[does(f"f{i}") for i in range(1000)]))
 
 
-def test_a_gather_may_have_a_thousand_members(begin: Begin) -> None:  # CASES D59
+@pytest.mark.case(59)
+def test_a_gather_may_have_a_thousand_members(begin: Begin) -> None:
     execution = begin(thousand)
     assert isinstance(execution.output, Poll)
     assert len(execution.output.calls) == 1000
@@ -203,7 +212,8 @@ async def child_of_the_traceback() -> None:
     _helper(await call("a"))
 
 
-def test_an_error_through_a_gather_keeps_its_traceback(begin_json: Begin) -> None:  # CASES D60
+@pytest.mark.case(60)
+def test_an_error_through_a_gather_keeps_its_traceback(begin_json: Begin) -> None:
     @durable
     async def main_of_the_traceback() -> None:
         await gather(child_of_the_traceback(), does("b"))

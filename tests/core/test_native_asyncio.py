@@ -1,5 +1,4 @@
-"""Native awaits inside a body: the event loop's, which run again at every rebuild
-(CASES, part 1, L and N138)."""
+"""Native awaits inside a body: the event loop's, which run again at every rebuild."""
 
 from __future__ import annotations
 
@@ -31,7 +30,8 @@ async def _refused() -> None:
     await future
 
 
-def test_a_native_await_may_fail_and_be_caught(begin: Begin) -> None:  # CASES L125
+@pytest.mark.case(125)
+def test_a_native_await_may_fail_and_be_caught(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         try:
@@ -56,7 +56,8 @@ async def _with_timeout() -> None:
 
 
 @pytest.mark.parametrize("waits", [_waits_for, _with_timeout])
-def test_a_native_timeout_expires(begin: Begin, waits: Any) -> None:  # CASES L126, L127
+@pytest.mark.case(126, 127)
+def test_a_native_timeout_expires(begin: Begin, waits: Any) -> None:
     class Waits:
         out = staticmethod(waits)
 
@@ -75,8 +76,8 @@ async def fails() -> None:
     raise ValueError("early")
 
 
+@pytest.mark.case(128)
 def test_a_sibling_in_a_native_await_is_unwound_before_the_exit(begin: Begin) -> None:
-    # CASES L128
     seen = recorder()
 
     @durable
@@ -150,9 +151,8 @@ async def undecorated() -> Any:
 
 
 @pytest.mark.parametrize("awaits", [_in_asyncio_gather, _in_a_task, _in_a_task_group])
-def test_a_durable_await_in_another_task_names_the_durable_form(  # CASES L130
-    begin: Begin, awaits: Any
-) -> None:
+@pytest.mark.case(130)
+def test_a_durable_await_in_another_task_names_the_durable_form(begin: Begin, awaits: Any) -> None:
     class Awaits:
         so = staticmethod(awaits)
 
@@ -206,6 +206,7 @@ async def undecorated_member() -> Any:
         (_in_a_semaphore, "asyncio.Semaphore"),
     ],
 )
+@pytest.mark.peer_case(148)
 def test_a_durable_await_inside_a_block_of_asyncio_is_refused(
     begin: Begin, awaits: Any, said: str
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_durable_await_inside_a_block_of_asyncio_is_refused(
     assert said in execution.answer(foo=1).value[0]
 
 
+@pytest.mark.peer_case(148)
 def test_a_durable_await_after_a_block_of_asyncio_is_fine(begin: Begin) -> None:
     @durable
     async def main() -> Any:
@@ -237,8 +239,9 @@ def test_a_durable_await_after_a_block_of_asyncio_is_fine(begin: Begin) -> None:
     assert begin(main).answer(foo=1).value == 1
 
 
+@pytest.mark.case(131)
 def test_calls_of_siblings_leave_when_the_native_await_has_ended(begin: Begin) -> None:
-    # CASES L131: rounds are one-shot, so a native await holds the poll back
+    # Rounds are one-shot, so a native await holds the poll back
     seen = recorder()
 
     @durable
@@ -262,7 +265,8 @@ def _yields_42() -> Generator[Any, Any, None]:
     yield 42
 
 
-def test_what_is_not_awaitable_is_named(begin: Begin) -> None:  # CASES N138
+@pytest.mark.case(138)
+def test_what_is_not_awaitable_is_named(begin: Begin) -> None:
     @durable
     async def main() -> None:
         await _yields_42()

@@ -1,10 +1,11 @@
-"""The order in which calls leave: of delivery, then depth first in order of declaration
-(CASES, part 1, M)."""
+"""The order in which calls leave: of delivery, then depth first in order of declaration."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
+
+import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import any, call, gather, race
@@ -20,7 +21,8 @@ async def both(first: str, second: str) -> Any:
     return await gather(does(first), call(second))
 
 
-def test_nested_gathers_call_depth_first(begin: Begin) -> None:  # CASES M135
+@pytest.mark.case(135)
+def test_nested_gathers_call_depth_first(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return await gather(

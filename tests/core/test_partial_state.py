@@ -35,6 +35,14 @@ class Watched:
         self.asked.append(("results", coroutine.id))
         return await self.rows.results(coroutine)
 
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        self.asked.append(("waiters", list(ids)))
+        return await self.rows.waiters(ids)
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        self.asked.append(("ended_among", list(ids)))
+        return await self.rows.ended_among(ids)
+
 
 def watched(execution: Execution, *results: CallResult) -> tuple[Any, list[tuple[str, Any]]]:
     """One more round that is not written, and what it asked for."""

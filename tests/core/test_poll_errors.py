@@ -1,8 +1,10 @@
-"""Poll errors: the calls of the last yield could not be accepted (CASES, part 1, H)."""
+"""Poll errors: the calls of the last yield could not be accepted."""
 
 from __future__ import annotations
 
 from typing import Any
+
+import pytest
 
 from core.scheduling import Begin, Execution, durable
 from rowtine import Status, call, gather
@@ -42,8 +44,8 @@ def waiting_for_a_b_and_d(begin: Begin) -> Execution:
     return execution
 
 
+@pytest.mark.case(87)
 def test_a_poll_error_reaches_the_callers_of_the_last_yield_alone(begin: Begin) -> None:
-    # CASES H87
     execution = waiting_for_a_b_and_d(begin)
 
     execution.resume(error=RuntimeError("x" * 100))
@@ -54,7 +56,8 @@ def test_a_poll_error_reaches_the_callers_of_the_last_yield_alone(begin: Begin) 
     assert execution.value == [10, 20, 130]
 
 
-def test_a_poll_error_that_nobody_catches_is_the_exit(begin: Begin) -> None:  # CASES H88
+@pytest.mark.case(88)
+def test_a_poll_error_that_nobody_catches_is_the_exit(begin: Begin) -> None:
     execution = begin(retries).resume(error=TimeoutError("x"))
     assert execution.calls == ["foo"]
 
@@ -74,7 +77,8 @@ def test_a_poll_error_resolves_the_call_for_good(begin: Begin) -> None:
     assert execution.output.changes.delivered == {0: Resolution.POLL_ERROR}
 
 
-def test_a_result_after_a_poll_error_is_dropped(begin: Begin) -> None:  # CASES H90
+@pytest.mark.case(90)
+def test_a_result_after_a_poll_error_is_dropped(begin: Begin) -> None:
     execution = begin(retries).resume(error=TimeoutError("x"))
 
     execution.resume(execution.result(0, "late"))
@@ -84,7 +88,8 @@ def test_a_result_after_a_poll_error_is_dropped(begin: Begin) -> None:  # CASES 
     assert execution.value == 9
 
 
-def test_a_poll_error_and_results_may_come_together(begin: Begin) -> None:  # CASES H91
+@pytest.mark.case(91)
+def test_a_poll_error_and_results_may_come_together(begin: Begin) -> None:
     execution = waiting_for_a_b_and_d(begin)
 
     execution.resume(execution.result("a", 10), error=RuntimeError("x" * 100))
@@ -102,8 +107,8 @@ def test_the_result_of_a_call_that_failed_at_the_poll_is_dropped(begin: Begin) -
     assert execution.calls == ["foo"]
 
 
+@pytest.mark.case(92)
 def test_a_poll_error_after_a_yield_without_calls_reaches_nobody(begin: Begin) -> None:
-    # CASES H92
     @durable
     async def main() -> Any:
         return await gather(does("a"), call("b"))

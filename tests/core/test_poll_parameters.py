@@ -1,4 +1,4 @@
-"""What a poll asks for (CASES, part 1, I)."""
+"""What a poll asks for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ async def three() -> Any:
 @pytest.mark.parametrize(
     ("asked", "clamped"), [((1, 10), (1, 3)), ((1, 2), (1, 2)), ((10, 10), (3, 3))]
 )
-def test_min_and_max_results_are_at_most_what_is_outstanding(  # CASES I93
+@pytest.mark.case(93)
+def test_min_and_max_results_are_at_most_what_is_outstanding(
     begin: Begin, asked: tuple[int, int], clamped: tuple[int, int]
 ) -> None:
     execution = begin.using(poll_min_results=asked[0], poll_max_results=asked[1])(three)
@@ -38,7 +39,8 @@ def test_what_is_outstanding_shrinks_with_each_result(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("seconds", [None, 60])
-def test_max_wait_is_handed_on(begin: Begin, seconds: float | None) -> None:  # CASES I94
+@pytest.mark.case(94)
+def test_max_wait_is_handed_on(begin: Begin, seconds: float | None) -> None:
     execution = begin.using(poll_max_wait_seconds=seconds)(three)
 
     assert isinstance(execution.output, Poll)
@@ -52,7 +54,8 @@ async def race_then_call(cancel_losers: bool) -> Any:
 
 
 @pytest.mark.parametrize(("cancel_losers", "outstanding"), [(False, 4), (True, 1)])
-def test_losers_that_go_on_count_as_outstanding(  # CASES I96
+@pytest.mark.case(96)
+def test_losers_that_go_on_count_as_outstanding(
     begin: Begin, cancel_losers: bool, outstanding: int
 ) -> None:
     execution = begin(race_then_call, cancel_losers)

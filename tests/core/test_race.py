@@ -1,4 +1,4 @@
-"""race: the first that finishes, also when it failed (CASES, part 1, F)."""
+"""race: the first that finishes, also when it failed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ either = pytest.mark.parametrize("race_of", [race_of, race_call_of], ids=["corou
 
 
 @either
-def test_the_first_result_wins(begin: Begin, race_of: Any) -> None:  # CASES F69
+@pytest.mark.case(69)
+def test_the_first_result_wins(begin: Begin, race_of: Any) -> None:
     execution = begin(race_of, ["a", "b", "c", "d"])
 
     execution.answer(b=23)
@@ -46,7 +47,8 @@ def test_the_first_to_finish_may_have_failed(begin: Begin, race_of: Any) -> None
     assert isinstance(execution.error, KeyError)
 
 
-def test_a_race_of_nothing_is_none_at_once(begin: Begin) -> None:  # CASES F71
+@pytest.mark.case(71)
+def test_a_race_of_nothing_is_none_at_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         return [await race(), await race(race())]
@@ -87,7 +89,8 @@ def test_of_two_joins_of_nothing_the_first_wins(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("cancel_losers", [True, False])
-def test_a_late_result_is_dropped_while_main_waits_for_a_call(  # CASES F72
+@pytest.mark.case(72)
+def test_a_late_result_is_dropped_while_main_waits_for_a_call(
     begin: Begin, cancel_losers: bool
 ) -> None:
     @durable
@@ -105,8 +108,8 @@ def test_a_late_result_is_dropped_while_main_waits_for_a_call(  # CASES F72
 
 
 @either
+@pytest.mark.case(74)
 def test_of_two_results_in_one_batch_the_first_wins(begin: Begin, race_of: Any) -> None:
-    # CASES F74
     execution = begin(race_of, ["a", "b"])
 
     execution.answer(b=2, a=1)
@@ -115,8 +118,8 @@ def test_of_two_results_in_one_batch_the_first_wins(begin: Begin, race_of: Any) 
 
 
 @either
+@pytest.mark.case(75)
 def test_a_value_before_an_error_in_one_batch_wins(begin: Begin, race_of: Any) -> None:
-    # CASES F75
     execution = begin(race_of, ["a", "b"])
 
     execution.answer(a=1, b=KeyError("b"))
@@ -124,7 +127,8 @@ def test_a_value_before_an_error_in_one_batch_wins(begin: Begin, race_of: Any) -
     assert execution.value == 1
 
 
-def test_a_late_siblings_result_leaves_a_later_race_open(begin: Begin) -> None:  # CASES D51
+@pytest.mark.case(51)
+def test_a_late_siblings_result_leaves_a_later_race_open(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         try:

@@ -11,6 +11,7 @@ import asyncio
 import random
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,6 +170,7 @@ def end_of(execution: Execution) -> Any:
 
 
 @given(programs)
+@pytest.mark.case(215)
 def test_every_mode_comes_to_the_same(program: Program) -> None:
     warm = in_order(WARM, program)
 

@@ -14,6 +14,7 @@ import pytest
 from core.scheduling import COLD, JSON, ROWS, WARM, Begin, Execution, Mode, durable, recorder
 from rowtine import CallResult, call, gather, race, sleep
 from rowtine.core.coroutine import Frame, Slot
+from rowtine.core.payload import Identity
 from rowtine.core.phases import Resolution
 from rowtine.core.round import Input, Poll, frames
 
@@ -188,6 +189,7 @@ def test_the_frames_of_a_state_are_those_that_are_warm() -> None:
     assert frames(state).keys() == {0, 1}
 
 
+@pytest.mark.peer_case(101)
 def test_a_round_that_fails_leaves_the_journal_to_go_on_with() -> None:
     execution = Begin(WARM)(counted, "x").answer(x=1)
 
@@ -243,7 +245,7 @@ def test_an_async_generator_may_await_durably(begin: Begin) -> None:
 
 
 def test_a_slot_gives_its_frame_away_once() -> None:
-    slot = Slot(Frame(contextvars.copy_context()))
+    slot = Slot(Frame(contextvars.copy_context(), Identity()))
     assert slot.warm
 
     frame = slot.take()

@@ -42,7 +42,6 @@ def test_what_may_come_to_something_else_later_is_retryable(status: Status) -> N
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        # CASES A8
         (TimeoutError(), Status.TIMEOUT),
         (TypeError(), Status.INVALID_ARGUMENT),
         (ValueError(), Status.INVALID_ARGUMENT),
@@ -54,7 +53,6 @@ def test_what_may_come_to_something_else_later_is_retryable(status: Status) -> N
         (OSError(), Status.TEMPORARY_ERROR),
         (KeyError(), Status.PERMANENT_ERROR),
         (RuntimeError(), Status.PERMANENT_ERROR),
-        # CASES A9
         (ssl.SSLError("bad"), Status.TLS_ERROR),
         (ssl.SSLCertVerificationError("bad"), Status.TLS_ERROR),
         (ssl.SSLEOFError(), Status.TLS_ERROR),
@@ -78,6 +76,7 @@ def test_what_may_come_to_something_else_later_is_retryable(status: Status) -> N
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else value,
 )
+@pytest.mark.case(8, 9)
 def test_an_error_means_a_status(error: BaseException, status: Status) -> None:
     assert status_for_error(error) is status
 
@@ -90,7 +89,8 @@ class MineToo(Mine):
     pass
 
 
-def test_the_nearest_registered_class_decides() -> None:  # CASES A11
+@pytest.mark.case(11)
+def test_the_nearest_registered_class_decides() -> None:
     assert status_for_error(MineToo()) is Status.TEMPORARY_ERROR
 
     register_error_type(Mine, Status.THROTTLED)

@@ -1,4 +1,4 @@
-"""Tail calls: a body that ends this run and answers with another call (CASES, part 1, G)."""
+"""Tail calls: a body that ends this run and answers with another call."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ async def resets() -> None:
     raise Reset(call("main", 3, by=4))
 
 
-def test_a_reset_ends_the_run_with_a_call(begin: Begin) -> None:  # CASES G81
+@pytest.mark.case(81)
+def test_a_reset_ends_the_run_with_a_call(begin: Begin) -> None:
     execution = begin(resets)
 
     assert execution.exit.tail_call == call("main", 3, by=4)
@@ -51,7 +52,8 @@ def test_a_broad_except_does_not_swallow_a_reset(begin: Begin) -> None:
     assert execution.exit.tail_call is not None
 
 
-def test_a_reset_in_a_member_ends_the_run(begin: Begin) -> None:  # CASES G84
+@pytest.mark.case(84)
+def test_a_reset_in_a_member_ends_the_run(begin: Begin) -> None:
     @durable
     async def after(name: str) -> None:
         await call(name)

@@ -1,4 +1,4 @@
-"""Values: what is returned comes back equal, and of the same type (CASES, part 1, P)."""
+"""Values: what is returned comes back equal, and of the same type."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import CallResult, DecodeError, RemoteError, Status, any, call, gather
+from rowtine.codec import JsonCodec
 from rowtine.core.round import Exit, Input, OneShotScheduler
 
 
@@ -57,6 +58,8 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("value", VALUES.values(), ids=list(VALUES))
+@pytest.mark.case(142, 144, 145, 146, 147, 149, 150, 152, 153)
+@pytest.mark.peer_case(3)
 def test_a_value_comes_back_as_it_was(begin: Begin, value: Any) -> None:
     codec = begin.mode.codec()
     if begin.mode.json:
@@ -72,6 +75,30 @@ def test_a_value_comes_back_as_it_was(begin: Begin, value: Any) -> None:
     execution.answer(foo=value).answer(bar=value)
 
     assert same(execution.value, [value, value, value])
+
+
+class Loud(JsonCodec):
+    """Stores texts in capitals."""
+
+    def encode(self, value: Any, what: str = "value") -> Any:
+        return super().encode(value.upper() if isinstance(value, str) else value, what)
+
+
+@pytest.mark.peer_case(4)
+def test_a_body_sees_what_was_stored_and_not_what_was_given(begin_json: Begin) -> None:
+    @durable
+    async def returns(text: str) -> str:
+        return text + "'"
+
+    @durable
+    async def main() -> Any:
+        return [await call("foo"), *await gather(returns("a"), call("bar"))]
+
+    execution = begin_json.using(codec=Loud())(main)
+
+    execution.answer(foo="foo").answer(bar="bar")
+
+    assert execution.value == ["FOO", "A'", "BAR"]
 
 
 @durable
@@ -109,9 +136,8 @@ async def catches_in_an_any() -> Any:
 @pytest.mark.parametrize(
     "body", [catches, catches_in_a_gather, catches_in_a_nested_gather, catches_in_an_any]
 )
-def test_a_value_that_cannot_be_read_is_an_error_at_the_await(  # CASES P157
-    begin_json: Begin, body: Any
-) -> None:
+@pytest.mark.case(157)
+def test_a_value_that_cannot_be_read_is_an_error_at_the_await(begin_json: Begin, body: Any) -> None:
     execution = begin_json(body)
     unreadable = CallResult(0, value='{"$dataclass": "acme.Unknown"}')
 

@@ -1,4 +1,4 @@
-"""What a state must fit: version, semantics, and the journal (CASES, part 1, J)."""
+"""What a state must fit: version, semantics, and the journal."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def resumed(execution: Execution, version: str | None) -> Any:
 
 
 @pytest.mark.parametrize("version", ["v1", "", None])
+@pytest.mark.case(98)
 def test_a_state_goes_on_under_its_own_version(begin: Begin, version: str | None) -> None:
-    # CASES J98
     execution = begin.using(version=version)(main)
     assert execution.state.version == version
 
@@ -54,6 +54,7 @@ def test_without_a_version_the_journal_decides_alone(
     assert resumed(execution, here).value == 1
 
 
+@pytest.mark.case(208)
 def test_the_version_is_compared_before_any_code_runs(begin: Begin) -> None:
     seen = recorder()
 
@@ -81,7 +82,8 @@ def test_another_semantics_number_is_refused(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("junk", ["junk", 7, b"", []], ids=repr)
-def test_a_state_that_is_none_is_refused(junk: Any) -> None:  # CASES J99
+@pytest.mark.case(99)
+def test_a_state_that_is_none_is_refused(junk: Any) -> None:
     output = asyncio.run(OneShotScheduler(main).run(Input(state=junk)))
 
     assert isinstance(output, Incompatible)
@@ -111,7 +113,8 @@ def _without_journal(execution: Execution) -> None:
         (_without_journal, "neither frame nor journal"),
     ],
 )
-def test_a_state_with_a_part_missing_is_refused(damage: Any, said: str) -> None:  # CASES J100
+@pytest.mark.case(100)
+def test_a_state_with_a_part_missing_is_refused(damage: Any, said: str) -> None:
     execution = Begin(COLD)(main)
     damage(execution)
 
@@ -143,7 +146,8 @@ async def unchanged() -> Any:
     return [value, await call("new")]
 
 
-def test_code_may_move_and_change_where_it_has_not_been(begin: Begin) -> None:  # CASES J105
+@pytest.mark.case(105)
+def test_code_may_move_and_change_where_it_has_not_been(begin: Begin) -> None:
     execution = suspended_at_last(begin).redeploy(unchanged)
 
     execution.answer(last=1)
@@ -231,7 +235,9 @@ async def needs_an_argument(new: int) -> Any:
     ],
     ids=lambda value: value.name if isinstance(value, durable) else "",
 )
-def test_code_that_asks_for_something_else_is_refused(  # CASES J104; part 2, 126
+@pytest.mark.case(104)
+@pytest.mark.peer_case(126)
+def test_code_that_asks_for_something_else_is_refused(
     begin_cold: Begin, changed: Any, position: int, was: str, now: str
 ) -> None:
     execution = suspended_at_last(begin_cold).redeploy(changed)
@@ -243,6 +249,7 @@ def test_code_that_asks_for_something_else_is_refused(  # CASES J104; part 2, 12
     assert now in refusal
 
 
+@pytest.mark.peer_case(126)
 def test_a_refused_state_goes_on_once_the_code_fits_again(begin: Begin) -> None:
     execution = suspended_at_last(begin)
     poll = execution.output
@@ -301,6 +308,7 @@ async def takes_anything(**kwargs: Any) -> Any:
     return [await call("a", 1), await call("b", 2)]
 
 
+@pytest.mark.peer_case(128)
 def test_inputs_are_compared_as_todays_types_have_them() -> None:
     codec = Renewing()
     execution = Begin(JSON).using(codec=codec)(takes_anything).answer(a=1)

@@ -105,3 +105,9 @@ class _Loader:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return self.rows.results(coroutine)
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return self.rows.waiters(ids)
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return self.rows.ended_among(ids)

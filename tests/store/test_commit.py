@@ -103,6 +103,7 @@ def state(url: str, id: str) -> dict[str, Any]:
 # --- fences ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(201)
 def test_of_two_rounds_over_the_same_state_the_second_writes_nothing(
     hand: Hand, database_url: str
 ) -> None:
@@ -231,6 +232,7 @@ def test_an_execution_that_ends_in_the_batch_in_which_it_is_cancelled_is_no_arri
     assert hand.round(id, racing).value == "[1,2]"
 
 
+@pytest.mark.case(204)
 def test_a_result_for_an_execution_that_is_over_changes_nothing_but_its_own_call(
     hand: Hand, database_url: str
 ) -> None:
@@ -250,6 +252,7 @@ def test_a_result_for_an_execution_that_is_over_changes_nothing_but_its_own_call
 # --- arrivals and wake-ups ------------------------------------------------------------------------
 
 
+@pytest.mark.case(217)
 def test_results_are_delivered_in_the_order_in_which_they_came(
     hand: Hand, database_url: str
 ) -> None:
@@ -310,6 +313,7 @@ def test_it_never_wants_more_results_than_there_will_be(hand: Hand, database_url
     assert state(database_url, id)["wake_at"] is not None
 
 
+@pytest.mark.case(203)
 def test_what_arrives_while_a_round_runs_is_the_next_rounds(hand: Hand, database_url: str) -> None:
     wide = hand.app.registry.function("wide")
     id = suspended(hand, "wide", 3)
@@ -369,6 +373,7 @@ def test_the_loser_is_woken_and_told_also_while_a_round_of_its_own_runs(
     assert told["cancelled"]
 
 
+@pytest.mark.case(203)
 def test_no_result_is_lost_that_comes_while_the_round_before_is_committed(
     postgresql_url: str,
 ) -> None:
@@ -395,6 +400,7 @@ def test_no_result_is_lost_that_comes_while_the_round_before_is_committed(
 
 
 @pytest.mark.parametrize("first", ["cancelled", "completed"])
+@pytest.mark.peer_case(98)
 def test_of_a_cancellation_and_an_outcome_at_once_one_wins(first: str, postgresql_url: str) -> None:
     with contextlib.closing(build(postgresql_url)) as app:
         hand = Hand(app)

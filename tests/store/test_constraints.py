@@ -336,6 +336,7 @@ def named(error: IntegrityError, table: Table) -> set[str]:
     return {what}
 
 
+@pytest.mark.case(219)
 def test_what_belongs_to_a_call_goes_with_it(database: Database) -> None:
     with database.engine.connect() as connection:  # rolled back, for the other tests
         connection.execute(calls.delete().where(calls.c.id == ROOT))

@@ -138,6 +138,7 @@ def test_a_round_is_committed_together_with_the_users_rows(
 
 
 @pytest.mark.parametrize("rounds_before", [0, 1, 2])
+@pytest.mark.case(199)
 def test_a_rollback_leaves_no_trace_of_the_round(
     rounds_before: int, app: rowtine.App, engine: Engine, database_url: str
 ) -> None:
@@ -265,6 +266,8 @@ def test_a_whole_execution_is_driven_by_hand(
     assert isinstance(turn(), rowtine.Incompatible)
 
 
+@pytest.mark.case(200)
+@pytest.mark.peer_case(103)
 def test_what_a_round_by_hand_began_a_worker_finishes(
     app: rowtine.App, engine: Engine, database_url: str
 ) -> None:
@@ -357,6 +360,7 @@ def test_a_call_that_a_worker_runs_is_left_to_it(
 # --- two at once ----------------------------------------------------------------------------------
 
 
+@pytest.mark.case(201)
 def test_of_two_rounds_at_once_one_makes_the_calls_and_the_other_finds_nothing_to_do(
     app: rowtine.App, engine: Engine, database_url: str
 ) -> None:

@@ -459,6 +459,7 @@ def test_alembic_takes_the_name_of_the_schema_from_the_environment(
 # ------------------------------------------------------------------------------- beside others
 
 
+@pytest.mark.peer_case(144)
 def test_two_schemas_in_one_database_do_not_see_each_other(postgresql_url: str) -> None:
     schema.migrate(postgresql_url, schema="other")
     assert catalog(postgresql_url, "other") == catalog(postgresql_url)
@@ -585,6 +586,7 @@ def test_tables_that_were_taken_down_are_missing(database_url: str) -> None:
 
 
 @pytest.mark.usefixtures("newer_rowtine")
+@pytest.mark.peer_case(133)
 def test_an_older_revision_is_refused_until_it_is_migrated(database_url: str) -> None:
     stamp(database_url, "0001")
 
@@ -599,6 +601,7 @@ def test_an_older_revision_is_refused_until_it_is_migrated(database_url: str) ->
     check(database_url)
 
 
+@pytest.mark.peer_case(133)
 def test_a_newer_revision_is_refused_by_worker_and_migrator_alike(database_url: str) -> None:
     before = catalog(database_url)
     stamp(database_url, "9999")

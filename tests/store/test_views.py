@@ -266,6 +266,7 @@ def about(seconds: float) -> Any:
 IN_FLIGHT = "execution_id, coroutine_id, parent_id, execution, coroutine, state"
 
 
+@pytest.mark.case(206)
 def test_in_flight_shows_what_has_begun_or_is_to_begin_and_where_it_stands(shop: Rows) -> None:
     rows = shop.rows(f"select {IN_FLIGHT}, file, line from in_flight order by 1, 2")
 
@@ -279,6 +280,7 @@ def test_in_flight_shows_what_has_begun_or_is_to_begin_and_where_it_stands(shop:
     ]
 
 
+@pytest.mark.case(206)
 def test_in_flight_says_what_each_waits_for_and_who_works_on_it(shop: Rows) -> None:
     rows = shop.rows(
         "select coroutine, kind, waits_for, pending, call_id, worker, host, pid"
@@ -296,6 +298,7 @@ def test_in_flight_says_what_each_waits_for_and_who_works_on_it(shop: Rows) -> N
     ]
 
 
+@pytest.mark.case(206)
 def test_in_flight_says_since_when(shop: Rows) -> None:
     rows = shop.rows("select coroutine, seconds from in_flight order by execution_id, coroutine_id")
 
@@ -412,6 +415,8 @@ def test_a_wait_that_was_given_up_is_of_unknown_length_until_the_call_ends(shop:
 # -------------------------------------------------------------------------------- outstanding_calls
 
 
+@pytest.mark.case(206)
+@pytest.mark.peer_case(109)
 def test_outstanding_calls_shows_every_open_call_and_who_holds_it(shop: Rows) -> None:
     rows = shop.rows(
         "select id, function, kind, phase, status, attempt, execution_id, coroutine_id,"

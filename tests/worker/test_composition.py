@@ -49,6 +49,7 @@ def refuse(x: Any) -> Any:
     return rowtine.call("refuse", x)
 
 
+@pytest.mark.peer_case(2)
 def test_sequential_calls(app: rowtine.App, database_url: str) -> None:
     @app.function(name="main")
     async def main(x: int) -> int:
@@ -62,6 +63,7 @@ def test_sequential_calls(app: rowtine.App, database_url: str) -> None:
     ]
 
 
+@pytest.mark.peer_case(3)
 def test_none_is_told_from_what_is_not_done(app: rowtine.App) -> None:
     @app.function(name="nothing")
     def nothing() -> None:
@@ -75,6 +77,7 @@ def test_none_is_told_from_what_is_not_done(app: rowtine.App) -> None:
     assert RAN == ["nothing"] * 2
 
 
+@pytest.mark.peer_case(73)
 def test_a_thousand_members_take_few_rounds(app: rowtine.App, database_url: str) -> None:
     @app.function(name="main")
     async def main() -> int:
@@ -102,6 +105,7 @@ def test_a_thousand_members_take_few_rounds(app: rowtine.App, database_url: str)
     ]
 
 
+@pytest.mark.peer_case(60)
 def test_members_keep_their_order_whoever_is_first(app: rowtine.App) -> None:
     @app.coroutine
     async def nap(x: int) -> int:
@@ -115,6 +119,7 @@ def test_members_keep_their_order_whoever_is_first(app: rowtine.App) -> None:
     assert app.run(main(), timeout=60) == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.peer_case(66)
 def test_nested_joins(app: rowtine.App) -> None:
     @app.coroutine
     async def child(x: int) -> int:
@@ -133,6 +138,8 @@ def test_nested_joins(app: rowtine.App) -> None:
     assert app.run(main(), timeout=60) == [[2, 10], 6, 8, [], 22]
 
 
+@pytest.mark.case(173)
+@pytest.mark.peer_case(61)
 def test_joins_of_nothing_return_at_once(app: rowtine.App, database_url: str) -> None:
     @app.function(name="main")
     async def main() -> list[Any]:
@@ -207,6 +214,7 @@ def test_any_of_what_all_fail_has_the_errors_in_order(app: rowtine.App) -> None:
     assert app.run(main(), timeout=60) == ["KeyError'a'", "KeyError'b'", "KeyError'c'"]
 
 
+@pytest.mark.peer_case(56)
 def test_the_result_of_a_race_stays_what_it_was_when_the_loser_has_ended_too(
     app: rowtine.App, database_url: str
 ) -> None:
@@ -237,6 +245,7 @@ def timers(url: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.case(211)
+@pytest.mark.peer_case(19)
 def test_a_child_whose_argument_cannot_be_stored_fails_and_leaves_nothing_half_written(
     app: rowtine.App, database_url: str
 ) -> None:
@@ -257,6 +266,7 @@ def test_a_child_whose_argument_cannot_be_stored_fails_and_leaves_nothing_half_w
     assert {row["phase"] for row in rows(database_url, "coroutines")} == {"done"}
 
 
+@pytest.mark.peer_case(68)
 def test_nested_executions_pass_values_and_errors_up(app: rowtine.App, database_url: str) -> None:
     @app.function(name="depth")
     async def depth(n: int) -> int:
@@ -298,6 +308,7 @@ def test_a_template_that_is_awaited_twice_is_two_calls(app: rowtine.App, databas
 # --- timers ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer_case(23)
 def test_a_timer_is_due_when_the_database_says_so(app: rowtine.App, database_url: str) -> None:
     @app.function(name="main")
     async def main() -> str:
@@ -325,6 +336,7 @@ def seconds_left(url: str) -> str:
     return f"select {left} from calls where kind = 'timer'"
 
 
+@pytest.mark.peer_case(24, 25)
 def test_a_timer_outlives_the_worker_and_fires_once_after_its_time(
     app: rowtine.App, database_url: str
 ) -> None:
@@ -349,6 +361,7 @@ def test_a_timer_outlives_the_worker_and_fires_once_after_its_time(
 LENGTHS = [(7 * i) % 50 for i in range(50)]
 
 
+@pytest.mark.peer_case(28)
 def test_fifty_timers_wake_in_the_order_in_which_they_are_due(
     app: rowtine.App, database_url: str
 ) -> None:
@@ -374,6 +387,7 @@ def test_fifty_timers_wake_in_the_order_in_which_they_are_due(
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("-inf")])
+@pytest.mark.peer_case(33)
 def test_a_sleep_of_nothing_is_a_wait_all_the_same(
     seconds: float, app: rowtine.App, database_url: str
 ) -> None:
@@ -410,6 +424,7 @@ def test_a_sleep_of_a_hundred_years_is_stored_and_a_longer_one_refused_at_the_ca
 # --- how results come -----------------------------------------------------------------------------
 
 
+@pytest.mark.case(179)
 def test_no_more_results_are_delivered_in_a_round_than_the_limit(
     new_app: NewApp, database_url: str
 ) -> None:

@@ -61,6 +61,7 @@ def recover(hand: Hand) -> list[str]:
 # --- in the store -------------------------------------------------------------------------------
 
 
+@pytest.mark.case(202)
 def test_the_outcome_of_a_worker_that_was_away_too_long_is_refused(
     hand: Hand, database_url: str
 ) -> None:
@@ -172,6 +173,7 @@ def test_a_round_whose_worker_died_is_due_again_when_its_claim_lapses(
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.peer_case(97)
 def test_a_call_that_takes_longer_than_the_lease_stays_with_its_worker(
     kind: str, plain_app: NewApp, database_url: str
 ) -> None:
@@ -203,6 +205,7 @@ def test_a_call_that_takes_longer_than_the_lease_stays_with_its_worker(
     assert [kind] == RAN
 
 
+@pytest.mark.peer_case(97)
 def test_a_round_that_takes_longer_than_the_lease_stays_with_its_worker(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -234,6 +237,7 @@ def test_a_round_that_takes_longer_than_the_lease_stays_with_its_worker(
     assert RAN == [1]
 
 
+@pytest.mark.peer_case(95)
 def test_what_a_dead_worker_held_is_run_again_when_its_lease_ends_and_not_before(
     plain_app: NewApp, database_url: str, diary: Path, fork: Fork
 ) -> None:

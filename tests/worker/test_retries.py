@@ -76,6 +76,8 @@ def attempts(url: str, number: int) -> Callable[[], bool]:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("status", [s for s in Status if s is not Status.OK])
+@pytest.mark.case(171)
+@pytest.mark.peer_case(10)
 def test_each_status_is_tried_again_or_fails_at_once_as_the_table_says(
     status: Status, kind: str, plain_app: NewApp, database_url: str, failures: None
 ) -> None:
@@ -100,6 +102,7 @@ def test_each_status_is_tried_again_or_fails_at_once_as_the_table_says(
     assert (row["phase"], row["status"], row["attempt"]) == ("done", status.value, len(RAN))
 
 
+@pytest.mark.case(169)
 def test_a_temporary_failure_is_not_seen_by_whoever_waits(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -121,6 +124,7 @@ def test_a_temporary_failure_is_not_seen_by_whoever_waits(
     assert (row["attempt"], row["status"], row["error_type"]) == (3, "OK", None)
 
 
+@pytest.mark.peer_case(8, 68)
 def test_after_the_last_attempt_the_error_reaches_the_caller_who_can_catch_it(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -143,6 +147,7 @@ def test_after_the_last_attempt_the_error_reaches_the_caller_who_can_catch_it(
     assert len(RAN) == 4
 
 
+@pytest.mark.peer_case(14)
 def test_a_step_that_succeeded_is_not_run_again_when_the_next_one_fails_for_a_while(
     new_app: NewApp,
 ) -> None:
@@ -332,6 +337,7 @@ def test_a_predicate_sees_the_error_with_its_attributes(kind: str, plain_app: Ne
 # --- when ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.peer_case(9)
 def test_the_waits_grow_by_the_factor_and_stand_in_the_rows(
     plain_app: NewApp, database_url: str, middle: None
 ) -> None:

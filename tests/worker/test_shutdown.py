@@ -68,6 +68,7 @@ def test_a_running_call_finishes_within_the_grace_time(
     assert rows(database_url, "workers") == []
 
 
+@pytest.mark.peer_case(105)
 def test_after_the_grace_time_a_call_is_given_back_and_the_attempt_does_not_count(
     plain_app: NewApp, database_url: str
 ) -> None:
@@ -126,6 +127,7 @@ def test_a_round_that_is_not_finished_is_given_back(new_app: NewApp, database_ur
     assert RAN == [1, 1]
 
 
+@pytest.mark.peer_case(105)
 def test_a_worker_that_stops_claims_nothing_new(plain_app: NewApp, database_url: str) -> None:
     app = plain_app(concurrency=1)  # so that the second waits for the place of the first
 
@@ -239,6 +241,7 @@ def test_a_signal_ends_an_idle_worker_process_with_exit_code_0(
     assert rows(database_url, "workers") == []
 
 
+@pytest.mark.peer_case(105)
 def test_a_worker_process_gives_back_on_sigterm_what_does_not_end_in_time(
     database_url: str, diary: Path, fork: Fork
 ) -> None:

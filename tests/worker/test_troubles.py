@@ -74,6 +74,7 @@ def terminate(url: str) -> int:
     return len(ended)
 
 
+@pytest.mark.peer_case(101, 102)
 def test_connections_that_are_ended_again_and_again_cost_no_result(
     postgres: rowtine.App, postgresql_url: str
 ) -> None:

@@ -140,7 +140,7 @@ def test_a_process_that_user_code_ends_counts_as_an_attempt_that_failed(
         other = app.start(rowtine.call("double", 1))
         with app.worker().start():
             assert other.result(timeout=60) == 2
-            with pytest.raises(TimeoutError, match="attempt 2 of 2"):
+            with pytest.raises(rowtine.Interrupted, match="attempt 2 of 2"):
                 handle.result(timeout=60)
 
     assert program.effects(diary)[f"killing {how}"] == 2
@@ -179,6 +179,7 @@ def test_a_value_that_cannot_be_stored_fails_its_call_and_names_the_place(
     assert the_call(database_url, kind)["status"] == "INVALID_ARGUMENT"
 
 
+@pytest.mark.peer_case(19)
 def test_an_argument_that_cannot_be_stored_is_refused_at_the_call_and_nothing_is_stored(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -207,6 +208,7 @@ def test_an_argument_that_cannot_be_stored_is_refused_at_the_call_and_nothing_is
 
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
+@pytest.mark.case(216)
 def test_a_result_of_three_megabytes_is_refused_with_the_limit_in_the_message(
     kind: str, plain_app: NewApp, database_url: str
 ) -> None:
@@ -247,6 +249,7 @@ def test_a_gather_whose_values_together_are_too_large_fails_and_the_worker_lives
 @pytest.mark.parametrize(
     "text", ["a\0b", "\0", "\ud800", "\N{SNOWMAN}", "line\nline", "'; drop table calls --", "%s :x"]
 )
+@pytest.mark.case(216)
 def test_any_text_can_be_in_a_value_and_in_an_error(
     text: str, new_app: NewApp, database_url: str
 ) -> None:
@@ -272,6 +275,7 @@ def test_any_text_can_be_in_a_value_and_in_an_error(
     assert app.run(main(text), timeout=60) == [text, text]
 
 
+@pytest.mark.peer_case(20)
 def test_an_error_whose_class_needs_two_arguments_is_rebuilt_as_it_was(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -292,6 +296,7 @@ def test_an_error_whose_class_needs_two_arguments_is_rebuilt_as_it_was(
     assert app.run(main(), timeout=60) == "here, there: here and there"
 
 
+@pytest.mark.peer_case(20)
 def test_an_error_that_cannot_even_say_what_it_is_fails_its_call_all_the_same(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -319,6 +324,8 @@ def test_an_error_that_cannot_even_say_what_it_is_fails_its_call_all_the_same(
     assert the_call(database_url, "fail")["status"] == "PERMANENT_ERROR"
 
 
+@pytest.mark.case(160)
+@pytest.mark.peer_case(135)
 def test_a_traceback_names_the_users_lines_and_none_of_ours(
     new_app: NewApp, database_url: str
 ) -> None:

@@ -54,6 +54,7 @@ def original(app: rowtine.App) -> None:
 # --- the version of the app -----------------------------------------------------------------------
 
 
+@pytest.mark.peer_case(121, 123)
 def test_a_worker_of_another_version_leaves_a_state_alone(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -82,6 +83,8 @@ def test_a_worker_of_another_version_leaves_a_state_alone(
         assert handle.result(timeout=60) == [1, 10]
 
 
+@pytest.mark.case(208)
+@pytest.mark.peer_case(123)
 def test_a_round_that_is_forced_on_another_version_changes_no_row_and_runs_no_code(
     new_app: NewApp, database_url: str
 ) -> None:
@@ -200,6 +203,8 @@ CHANGES: dict[str, tuple[Define, list[str]]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.case(104)
+@pytest.mark.peer_case(126, 127)
 def test_code_that_does_not_fit_the_journal_is_named_and_a_fix_goes_on(
     change: str, plain_app: NewApp, database_url: str
 ) -> None:
@@ -292,6 +297,7 @@ def test_a_child_whose_body_is_gone_is_held(plain_app: NewApp, database_url: str
         assert fits.handle(id).result(timeout=60) == [1, 1]
 
 
+@pytest.mark.case(105)
 def test_a_comment_above_a_suspended_function_changes_nothing(
     new_app: NewApp, database_url: str
 ) -> None:

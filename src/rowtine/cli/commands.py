@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import click
 
 import rowtine
-from rowtine.app import App
+from rowtine.app import App, Handle
 from rowtine.cli import render, supervise
 from rowtine.cli.demo import run_demo
 from rowtine.cli.failures import FAILED, report
-from rowtine.cli.target import load_app, parse_call
+from rowtine.cli.target import json_value, load_app, parse_call
 from rowtine.cli.text import line_of, plain
 from rowtine.config import default_database_url
 from rowtine.core.options import checked_options
@@ -89,6 +89,18 @@ def _app(target: str, url: str | None) -> App:
         app.use_database(url)
     _require_tables(app.database)
     return app
+
+
+def _bare_app(url: str | None, schema: str) -> App:
+    """An app without functions, for what needs none."""
+    app = App(url, schema=schema)
+    _require_tables(app.database)
+    return app
+
+
+def _handle(url: str | None, schema: str, id: str) -> Handle[Any]:
+    app = _bare_app(url, schema)
+    return app.handle(_one(app.database, id))
 
 
 def _require_tables(database: Database) -> None:
@@ -225,6 +237,62 @@ def result(id: str, database: str | None, schema: str, wait: bool) -> int:
     if settled is None:
         raise RowtineError(f"{call_id} has no result yet")
     return _print_result(call_id, settled)
+
+
+@cli.command()
+@click.argument("token")
+@click.argument("value", metavar="[JSON]", default="null")
+@_database_option
+@_schema_option
+def resolve(token: str, value: str, database: str | None, schema: str) -> None:
+    """Answer the promise that has this TOKEN with a value, null if none is given."""
+    _bare_app(database, schema).resolve(token, json_value(value))
+
+
+@cli.command()
+@click.argument("token")
+@click.argument("message", default="")
+@_database_option
+@_schema_option
+def reject(token: str, message: str, database: str | None, schema: str) -> None:
+    """Let the promise that has this TOKEN fail: its await raises an error with this MESSAGE."""
+    _bare_app(database, schema).reject(token, RuntimeError(message))
+
+
+@cli.command("signal")
+@click.argument("id")
+@click.argument("name")
+@click.argument("value", metavar="[JSON]", default="null")
+@_database_option
+@_schema_option
+def signal_(id: str, name: str, value: str, database: str | None, schema: str) -> None:
+    """Send the signal NAME to an execution, with a value. ID may be shortened."""
+    _handle(database, schema, id).signal(name, json_value(value))
+
+
+@cli.command()
+@click.argument("id")
+@click.option("--reason", default="", help="What the execution and its caller are told.")
+@_database_option
+@_schema_option
+def cancel(id: str, reason: str, database: str | None, schema: str) -> None:
+    """Tell an execution to stop, with all that it waits for. It may clean up.
+
+    ID may be shortened.
+    """
+    stopped = _handle(database, schema, id).cancel(reason)
+    click.echo("told to stop" if stopped else "it was over already")
+
+
+@cli.command()
+@click.argument("id")
+@click.option("--reason", default="", help="What its caller is told.")
+@_database_option
+@_schema_option
+def terminate(id: str, reason: str, database: str | None, schema: str) -> None:
+    """End an execution and all below it now, without clean-up. ID may be shortened."""
+    stopped = _handle(database, schema, id).terminate(reason)
+    click.echo("ended" if stopped else "it was over already")
 
 
 @cli.command()

@@ -18,7 +18,7 @@ from rowtine.cli.failures import ImportFailure
 from rowtine.core.directives import Call
 from rowtine.errors import UsageError
 
-__all__ = ["load_app", "parse_call"]
+__all__ = ["json_value", "load_app", "parse_call"]
 
 
 # ------------------------------------------------------------------------------------ MODULE:APP
@@ -85,15 +85,20 @@ def parse_call(app: App, function: str, text: str | None) -> Call[Any]:
 def _arguments(text: str | None) -> tuple[list[Any], dict[str, Any]]:
     if text is None:
         return [], {}
-    try:
-        value: Any = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(
-            f"the arguments are not JSON: {error} (a text needs its own quotes: '\"text\"')"
-        ) from None
+    value = json_value(text, "the arguments are")
     if _is(list, value):
         return value, {}
     return ([], value) if _is(dict, value) else ([value], {})
+
+
+def json_value(text: str, what: str = "the value is") -> Any:
+    """What a JSON text says; UsageError if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(
+            f"{what} not JSON: {error} (a text needs its own quotes: '\"text\"')"
+        ) from None
 
 
 def _is(kind: type[Any], value: object) -> bool:

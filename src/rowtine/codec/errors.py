@@ -66,15 +66,15 @@ def message_of(error: BaseException) -> str:
 def traceback_of(error: BaseException) -> str | None:
     """The traceback as text, without locals; None if the error was never raised.
 
-    An error that was rebuilt here and not raised since keeps the text that it came with.
+    It shows cause, context, notes and the members of a group, each with its own. An error that was
+    rebuilt here and not raised since keeps the text that it came with.
     """
     if error.__traceback__ is None and (text := remote_traceback(error)):
         return text
-    if not (error.__traceback__ or error.__cause__ or error.__context__):
+    raised = error.__traceback__ or error.__cause__ or error.__context__
+    if not (raised or isinstance(error, AnyException)):
         return None
-    summary = TracebackException(type(error), error, error.__traceback__, compact=True)
-    _drop_own_frames(summary)
-    text = "".join(summary.format())
+    text = "".join(_summary(error).format())
     return shortened(storable(text), TRACEBACK_LIMIT, tail=TRACEBACK_LIMIT // 2)
 
 
@@ -84,13 +84,55 @@ def remote_traceback(error: BaseException) -> str | None:
     return cause.text if isinstance(cause, RemoteTraceback) else None
 
 
-def _drop_own_frames(summary: TracebackException) -> None:
-    """Begin where the user's code begins: the frames of rowtine above it explain nothing."""
-    waiting: list[TracebackException | None] = [summary]
+def with_members_shown(error: AnyException) -> AnyException:
+    """The error of an `any`, which prints what its members came to."""
+    if text := attempt(lambda: traceback_of(error)):
+        _CAUSE.__set__(error, RemoteTraceback(text))
+    return error
+
+
+def _summary(error: BaseException) -> TracebackException:
+    """What Python would print, and what it would leave out."""
+    whole = _bare_summary(error)
+    waiting = [(whole, error)]
+    seen: set[int] = set()  # what is added here may lead back, unlike what Python itself collects
     while waiting:
-        if (part := waiting.pop()) is not None:
-            part.stack[:] = list(dropwhile(_is_own, part.stack)) or list(part.stack)
-            waiting += [part.__cause__, part.__context__, *(part.exceptions or ())]
+        part, error = waiting.pop()
+        # Begin where the user's code begins: the frames of rowtine above it explain nothing.
+        part.stack[:] = list(dropwhile(_is_own, part.stack)) or list(part.stack)
+        if id(error) not in seen:
+            seen.add(id(error))
+            _add_left_out(part, error)
+        waiting += _parts(part, error)
+    return whole
+
+
+def _bare_summary(error: BaseException) -> TracebackException:
+    return TracebackException(type(error), error, error.__traceback__, compact=True)
+
+
+def _add_left_out(part: TracebackException, error: BaseException) -> None:
+    """The members of an AnyException, and what was being handled when a rebuilt error was raised.
+
+    Python shows the cause, or else the context. Here the cause is only the text of the error, so
+    the context stands before that. An AnyException that was rebuilt has its members in its text.
+    """
+    if not isinstance(error.__cause__, RemoteTraceback):
+        if isinstance(error, AnyException):
+            part.exceptions = [_bare_summary(member) for member in error.exceptions]
+    elif part.__cause__ is not None and error.__context__ is not None:
+        part.__cause__.__context__ = _bare_summary(error.__context__)
+
+
+def _parts(
+    part: TracebackException, error: BaseException
+) -> list[tuple[TracebackException, BaseException]]:
+    """The summaries inside a summary, each with its error."""
+    found = [(part.__cause__, error.__cause__), (part.__context__, error.__context__)]
+    if isinstance(error.__cause__, RemoteTraceback) and part.__cause__ is not None:
+        found.append((part.__cause__.__context__, error.__context__))
+    found += zip(part.exceptions or (), getattr(error, "exceptions", ()), strict=False)
+    return [(inner, of) for inner, of in found if inner is not None and of is not None]
 
 
 def _is_own(frame: FrameSummary) -> bool:

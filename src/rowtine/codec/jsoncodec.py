@@ -8,7 +8,14 @@ from typing import Any, cast
 from rowtine.codec.classes import Registry
 from rowtine.codec.decoding import Decoder
 from rowtine.codec.encoding import Encoder
-from rowtine.codec.errors import attempt, fitting, message_of, traceback_of, with_traceback
+from rowtine.codec.errors import (
+    attempt,
+    fitting,
+    message_of,
+    traceback_of,
+    with_members_shown,
+    with_traceback,
+)
 from rowtine.codec.leaves import text_tree
 from rowtine.codec.text import (
     Refused,
@@ -127,7 +134,8 @@ class JsonCodec:
         Never raises: an error that cannot be rebuilt is a RemoteError. No code of the class runs.
         """
         if isinstance(error, AnyException):
-            return AnyException([self.decode_error(member) for member in error.exceptions])
+            members = [self.decode_error(member) for member in error.exceptions]
+            return with_members_shown(AnyException(members))
         return self._decoder.revived(error) if isinstance(error, RemoteError) else error
 
     def _argument_trees(self, arguments: Arguments) -> list[Any]:

@@ -11,10 +11,12 @@ import asyncio
 import contextvars
 import gc
 import sys
+import sysconfig
 import types
 from collections.abc import Callable, Generator, Sequence
 from collections.abc import Coroutine as NativeCoroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from rowtine.core.discard import discard
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import JOIN_KINDS, Kind, Resolution
+from rowtine.core.tasks import Ended, Group, Next, Spawn, Task
 from rowtine.errors import IncompatibleState, UsageError
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "Wait",
     "Where",
     "drive",
+    "placed",
 ]
 
 _HERE = str(Path(__file__).parent)
@@ -59,19 +63,36 @@ class Wait:
     function: str
     input: Payload = None
     members: tuple[Wait, ...] = ()
+    children: range | None = None
+    """Of a wait for tasks: the ids of those that it is for."""
+    taken: frozenset[int] = field(default=frozenset(), compare=False)
+    """... and those of them that were waited for before."""
+    next: Next | None = field(default=None, compare=False)
+    """... and how the body names them, before they have ids."""
     body: Body | None = field(default=None, compare=False)
     cancel_losers: bool = field(default=True, compare=False)
+    max_failures: int = field(default=0, compare=False)
+    max_concurrency: int | None = field(default=None, compare=False)
     options: CallOptions = field(default=DEFAULT, compare=False)
+    token: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A wait and what it came to: one line of a journal."""
+    """A wait and what it came to: one line of a journal.
+
+    `at` is the time of the round that it was told in. `decided_by` is the coroutine that decided
+    it, where somebody did: the task that ended, the timer of the time limit. Of a group that was
+    spawned, the value is the id of its first member. `reason` is why it was cancelled.
+    """
 
     wait: Wait
     resolution: Resolution = Resolution.RESULT
     value: Payload = None
     error: Exception | None = None
+    at: datetime | None = None
+    decided_by: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +128,50 @@ def record(directive: Directive[Any], codec: Codec) -> Wait:
                 _signature(directive.kind, members),
                 members=members,
                 cancel_losers=directive.cancel_losers,
+                max_failures=directive.max_failures,
+                max_concurrency=directive.max_concurrency,
             )
+        case Task():
+            return record(directive.next(), codec)
+        case Next():
+            return _record_next(directive)
         case _:
             raise TypeError(f"cannot await {directive!r} here")
+
+
+def record_spawn(asked: Spawn, codec: Codec) -> Wait:
+    """What is begun now and waited for later, encoded; raises as `record` does."""
+    members = tuple(_record_member(member, codec) for member in asked.members)
+    if asked.token is not None:
+        members = tuple(replace(member, token=asked.token) for member in members)
+    return Wait(
+        Kind.SPAWN,
+        _signature(Kind.SPAWN, members),
+        members=members,
+        cancel_losers=not asked.shielded,
+        max_concurrency=asked.max_concurrency,
+    )
+
+
+def _record_next(directive: Next) -> Wait:
+    group, within = directive.group, directive.within
+    one = len(within) == 1
+    function = group.wait.members[within.start].function if one else group.wait.function
+    return placed(Wait(Kind.TASK, function, cancel_losers=False, next=directive))
+
+
+def placed(wait: Wait) -> Wait:
+    """The wait with the ids of the tasks that it is for, where they have them by now."""
+    if wait.next is not None and (first := wait.next.group.first) is not None:
+        within = wait.next.within
+        return replace(
+            wait,
+            children=range(first + within.start, first + within.stop),
+            taken=frozenset(first + member for member in wait.next.taken),
+        )
+    if any(member.next is not None or member.members for member in wait.members):
+        return replace(wait, members=tuple(placed(member) for member in wait.members))
+    return wait
 
 
 def _record_member(member: object, codec: Codec) -> Wait:
@@ -148,6 +210,8 @@ def mismatch(recorded: Wait, came: Wait, codec: Codec) -> str | None:
         return f"recorded {_describe(recorded)}, the code now asks for {_describe(came)}"
     if recorded.kind in JOIN_KINDS and not recorded.members:
         return None  # a nested join is recorded by its signature alone
+    if recorded.children is not None and recorded.children != came.children:
+        return f"recorded a wait for {_tasks(recorded)}, the code now waits for {_tasks(came)}"
     if len(recorded.members) != len(came.members):
         return f"recorded {len(recorded.members)} members, the code now has {len(came.members)}"
     for i, (old, new) in enumerate(zip(recorded.members, came.members, strict=True)):
@@ -166,7 +230,13 @@ def mismatch(recorded: Wait, came: Wait, codec: Codec) -> str | None:
 
 
 def _describe(wait: Wait) -> str:
-    return wait.function if wait.kind in JOIN_KINDS else f"{wait.kind} {wait.function}"
+    plain = wait.kind in JOIN_KINDS or wait.kind is Kind.SPAWN
+    return wait.function if plain else f"{wait.kind} {wait.function}"
+
+
+def _tasks(wait: Wait) -> str:
+    ids = wait.children or range(0)
+    return f"task {ids.start}" if len(ids) == 1 else f"tasks {ids.start} to {ids.stop - 1}"
 
 
 def _short(payload: Payload) -> str:
@@ -182,9 +252,11 @@ class Frame:
 
     __slots__ = ("context", "coroutine", "running")
 
-    def __init__(self, root: contextvars.Context) -> None:
+    def __init__(
+        self, root: contextvars.Context, codec: Codec, coroutine_id: int = 0, seed: str = ""
+    ) -> None:
         self.context = root.copy()
-        self.running = Running()
+        self.running = Running(coroutine_id, seed, lambda asked: record_spawn(asked, codec))
         self.context.run(running.set, self.running)
         self.coroutine: NativeCoroutine[Any, Any, Any] | None = None
 
@@ -224,12 +296,14 @@ class Slot:
 class Continuation:
     """All that is needed to go on: the body, its input, its resolved waits, perhaps its frame.
 
-    `journal` is None when it was not loaded because the frame is warm.
+    `journal` is None when it was not loaded because the frame is warm. `began` is the time of the
+    round in which it began.
     """
 
     body: Body
     input: Payload = None
     journal: tuple[Entry, ...] | None = ()
+    began: datetime | None = None
     slot: Slot = field(default_factory=Slot, compare=False, repr=False)
 
 
@@ -242,6 +316,8 @@ class Suspended:
 
     wait: Wait
     where: Where | None
+    native: tuple[Where, ...] = ()
+    """Where it has awaited natively since its last wait, each place once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,10 +336,11 @@ Step = Suspended | Returned | Raised
 class _Replay:
     """What a body is fed: its journal if it is rebuilt, then what its last wait came to."""
 
-    def __init__(self, name: str, feed: Sequence[Entry], codec: Codec) -> None:
+    def __init__(self, name: str, feed: Sequence[Entry], codec: Codec, running: Running) -> None:
         self.name = name
         self.feed = feed
         self.codec = codec
+        self.running = running
         self.at = 0
 
     @property
@@ -272,11 +349,39 @@ class _Replay:
 
     def next(self, wait: Wait | None = None) -> _Outcome:
         """What the next wait came to. `wait` is what a rebuilt body asked for."""
+        entry = self._entry(wait)
+        now = self.running.now
+        if entry.at is not None and (now is None or entry.at > now):
+            self.running.now = entry.at
+        if entry.resolution is Resolution.TIMEOUT:
+            return self._expired(entry)
+        return _outcome(entry, self.codec)
+
+    def asked(self) -> None:
+        """What a rebuilt body asked for since its last wait without waiting: all is recorded, and
+        what it told to stop was told to."""
+        asked, self.running.asked = self.running.asked, []
+        for each in asked:
+            if isinstance(each, Group):
+                each.first = self._entry(each.wait).value
+
+    def _entry(self, wait: Wait | None) -> Entry:
         entry = self.feed[self.at]
         if wait is not None and (difference := mismatch(entry.wait, wait, self.codec)):
             raise IncompatibleState(f"{self.name}, wait {self.at}: {difference}")
         self.at += 1
-        return _outcome(entry, self.codec)
+        return entry
+
+    def _expired(self, entry: Entry) -> _Outcome:
+        """The time of a limit was up: its block is told by a CancelledError, and knows."""
+        for scope in self.running.scopes:
+            if entry.decided_by is not None and scope.guards(entry.decided_by):
+                scope.expired = True
+                return None, asyncio.CancelledError("the time is up")
+        raise IncompatibleState(
+            f"{self.name}, wait {self.at - 1}: recorded the end of a time limit, in which the code "
+            "no longer is"
+        )
 
     def ended(self, end: Returned | Raised) -> Returned | Raised:
         """A body may end only after all that is recorded."""
@@ -301,13 +406,15 @@ def drive(
     name = continuation.body.name
     last = () if resolved is None else (resolved,)
     if (coroutine := frame.coroutine) is not None:
-        replay = _Replay(name, last, codec)
+        replay = _Replay(name, last, codec, frame.running)
         outcome = replay.next()
     elif continuation.journal is None:
         raise IncompatibleState(f"{name} has neither frame nor journal")
     else:
-        replay = _Replay(name, (*continuation.journal, *last), codec)
+        replay = _Replay(name, (*continuation.journal, *last), codec, frame.running)
         outcome = _NOTHING
+        frame.running.replaying = not replay.over
+        frame.running.now = continuation.began
         try:
             arguments = codec.decode_arguments(continuation.input)
             coroutine = continuation.body.func(*arguments.args, **arguments.kwargs)
@@ -315,6 +422,8 @@ def drive(
             return replay.ended(Raised(error))
         frame.coroutine = coroutine
     while True:
+        # What the last entry is handed to has never run.
+        frame.running.replaying = not replay.over
         awaited = _advance(coroutine, outcome)
         if isinstance(awaited, Returned | Raised):
             frame.coroutine = None
@@ -323,6 +432,8 @@ def drive(
             outcome = yield from _await_natively(frame, awaited, replay.over)
             continue
         chain = await_chain(coroutine)
+        if not replay.over:
+            replay.asked()
         try:
             refuse_open_block(chain)
             refuse_after_interruption(frame.running)
@@ -332,7 +443,8 @@ def drive(
             outcome = None, error
             continue
         if replay.over:
-            return Suspended(wait, where(chain))
+            natives, frame.running.natives = frame.running.natives, {}
+            return Suspended(wait, where(chain), tuple(natives))
         outcome = replay.next(wait)
 
 
@@ -368,9 +480,11 @@ def _await_natively(
     recorded comes after, so this await did end.
     """
     running = frame.running
+    if interruptible and frame.coroutine is not None:
+        _note(running, await_chain(frame.coroutine))
     if running.cancelling and interruptible:
         running.cancelling, running.interrupted = False, True
-        return None, asyncio.CancelledError()
+        return None, _told_to_stop(running.reason)
     running.native = interruptible
     try:
         return (yield awaited), None
@@ -380,6 +494,8 @@ def _await_natively(
     except BaseException as error:
         if running.cancelling and interruptible:
             running.cancelling, running.interrupted = False, True
+            if isinstance(error, asyncio.CancelledError):
+                error = _told_to_stop(running.reason)
         return None, error
     finally:
         running.native = False
@@ -387,15 +503,31 @@ def _await_natively(
 
 def _outcome(entry: Entry, codec: Codec) -> _Outcome:
     if entry.resolution is Resolution.CANCELLED:
-        return None, asyncio.CancelledError()
+        return None, _told_to_stop(entry.reason)
+    value, error = _value(entry, codec)
+    if entry.wait.kind is Kind.TASK and entry.wait.children and entry.decided_by is not None:
+        return Ended(entry.decided_by - entry.wait.children.start, value, error), None
+    return value, error
+
+
+def _value(entry: Entry, codec: Codec) -> tuple[Any, Exception | None]:
     if entry.error is not None:
         return None, codec.decode_error(entry.error)
     try:
         if entry.wait.kind is Kind.ALL:
-            return [codec.decode(value) for value in entry.value], None
+            return [_part(value, codec) for value in entry.value], None
         return codec.decode(entry.value), None
     except Exception as error:
         return None, error
+
+
+def _part(value: Payload, codec: Codec) -> Any:
+    """A member's value, or the error of one whose failure was borne."""
+    return codec.decode_error(value) if isinstance(value, Exception) else codec.decode(value)
+
+
+def _told_to_stop(reason: str | None) -> asyncio.CancelledError:
+    return asyncio.CancelledError() if reason is None else asyncio.CancelledError(reason)
 
 
 # -------------------------------------------------------------------------- where it is suspended
@@ -436,6 +568,28 @@ def where(chain: _Chain) -> Where | None:
         return None
     file, line, _ = lines[-1]
     return Where(file, line, tuple(f"{file}:{line} in {name}" for file, line, name in lines))
+
+
+_INSTALLED = tuple(
+    str(path)
+    for name, path in sysconfig.get_paths().items()
+    if name in ("stdlib", "platstdlib", "purelib", "platlib")
+)
+
+
+def _note(running: Running, chain: _Chain) -> None:
+    """Remember where a body awaits natively: the innermost line of its own code.
+
+    Further in are asyncio and an HTTP client, say. A body that is itself installed cannot be told
+    from these by its file; of that, its own line.
+    """
+    place = where([link for link in chain if not _is_installed(link[1])] or chain[:1])
+    if place is not None:
+        running.natives[place] = None
+
+
+def _is_installed(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_INSTALLED)
 
 
 _OPEN = {

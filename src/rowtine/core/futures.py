@@ -101,19 +101,25 @@ def _no_errors() -> dict[int, Exception]:
 
 @dataclass(slots=True)
 class AllFuture:
-    """Ready at the first error, or when every child has a value; values in declaration order."""
+    """Ready when every child has ended, or at the first error that `max_failures` does not cover.
+    Values in declaration order; a failure that was borne stands there as its error."""
 
     order: Sequence[int] = ()
     waiting: MutableSet[int] = field(default_factory=set[int])
     results: dict[int, CoroutineResult] = field(default_factory=_no_results)
     first_error: Exception | None = None
+    max_failures: int = 0
+    failed: int = 0
 
     def add_result(self, result: CoroutineResult) -> None:
         if self.ready() or result.coroutine_id not in self.waiting:
             return
         self.waiting.discard(result.coroutine_id)
         self.results[result.coroutine_id] = result
-        self.first_error = result.error
+        if result.error is not None:
+            self.failed += 1
+            if self.failed > self.max_failures:
+                self.first_error = result.error
 
     def add_error(self, error: Exception) -> None:
         if not self.ready():
@@ -126,7 +132,8 @@ class AllFuture:
         return self.first_error
 
     def value(self) -> list[Any]:
-        return [self.results[id].value for id in self.order]
+        ended = [self.results[id] for id in self.order]
+        return [result.value if result.error is None else result.error for result in ended]
 
 
 @dataclass(slots=True)
@@ -201,11 +208,18 @@ JoinFuture = AllFuture | AnyFuture | RaceFuture
 Future = CallFuture | JoinFuture
 
 
-def join_future(kind: Kind, order: Sequence[int], waiting: MutableSet[int]) -> JoinFuture:
-    """An open future of this kind over these children."""
+def join_future(
+    kind: Kind,
+    order: Sequence[int],
+    waiting: MutableSet[int],
+    max_failures: int = 0,
+    failed: int = 0,
+) -> JoinFuture:
+    """An open future of this kind over these children. A wait for the next of some tasks is a
+    race between them."""
     match kind:
         case Kind.ALL:
-            return AllFuture(order=order, waiting=waiting)
+            return AllFuture(order=order, waiting=waiting, max_failures=max_failures, failed=failed)
         case Kind.ANY:
             return AnyFuture(order=order, waiting=waiting)
         case _:

@@ -12,6 +12,7 @@ __all__ = [
     "COROUTINE_MOVES",
     "FUTURE_KINDS",
     "JOIN_KINDS",
+    "WITHDRAWN",
     "CoroutinePhase",
     "Kind",
     "Phase",
@@ -90,3 +91,8 @@ class Resolution(StrEnum):
     POLL_ERROR = "poll_error"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    """The time limit was over in which the coroutine was."""
+
+
+WITHDRAWN = (Resolution.CANCELLED, Resolution.TIMEOUT)
+"""The caller gave up, before or after there was an outcome."""

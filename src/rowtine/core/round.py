@@ -7,9 +7,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from rowtine.core.coroutine import (
@@ -24,8 +25,19 @@ from rowtine.core.coroutine import (
     Wait,
     Where,
     drive,
+    placed,
 )
 from rowtine.core.directives import Body, Call
+from rowtine.core.exchange import (
+    CallRequest,
+    Changes,
+    Exit,
+    Incompatible,
+    Input,
+    JoinChange,
+    Output,
+    Poll,
+)
 from rowtine.core.futures import (
     AllFuture,
     AnyFuture,
@@ -34,13 +46,13 @@ from rowtine.core.futures import (
     RaceFuture,
     join_future,
 )
-from rowtine.core.options import DEFAULT, CallOptions
-from rowtine.core.payload import Arguments, Codec, Identity, Payload
-from rowtine.core.phases import CALL_KINDS, Kind, Resolution
+from rowtine.core.payload import Codec, Identity, Payload
+from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
-from rowtine.core.status import Status, status_for_error, status_for_output
-from rowtine.errors import AnyException, IncompatibleState, Reset, UsageError
+from rowtine.core.status import status_for_error, status_for_output
+from rowtine.core.tasks import TIMEOUT, Group
+from rowtine.errors import AnyException, Cancelled, IncompatibleState, Reset, UsageError
 
 __all__ = [
     "CallRequest",
@@ -53,145 +65,6 @@ __all__ = [
     "Output",
     "Poll",
 ]
-
-
-# ------------------------------------------------------------------------------- input and output
-
-
-@dataclass(slots=True)
-class Input:
-    """What a round is given: the arguments of the first one, or a state and what has arrived."""
-
-    arguments: Payload = None
-    state: State | None = None
-    results: Sequence[CallResult] = ()
-    error: Exception | None = None
-    """A poll error: the calls of the last round could not be accepted."""
-    cancel: bool = False
-    """Whether the main coroutine is to be told to stop."""
-
-    @classmethod
-    def first(cls, *args: Any, **kwargs: Any) -> Input:
-        """The first round of a scheduler used directly, without a codec."""
-        return cls(arguments=Arguments(args, kwargs))
-
-    @classmethod
-    def resume(
-        cls, state: State, results: Sequence[CallResult] = (), error: Exception | None = None
-    ) -> Input:
-        """A later round."""
-        return cls(state=state, results=results, error=error)
-
-
-@dataclass(slots=True)
-class CallRequest:
-    """A call as a round hands it out. `call_id` is unique in the run of the execution."""
-
-    function: str
-    input: Payload
-    kind: Kind
-    coroutine_id: int
-    seq: int
-    parent_id: int | None = None
-    serves: int | None = None
-    where: Where | None = None
-    options: CallOptions = DEFAULT
-    call_id: int = -1
-    cancelled: bool = False
-    """Cancelled in the round that made it: recorded, because it is replayed, but never run."""
-
-
-@dataclass(slots=True)
-class JoinChange:
-    """What a round did to one all / any / race."""
-
-    coroutine_id: int
-    seq: int
-    kind: Kind
-    function: str
-    first_child: int
-    children: int
-    pending: int
-    opened: bool = False
-    cancel_losers: bool = True
-    where: Where | None = None
-    resolution: Resolution | None = None
-    decided_by: int | None = None
-
-
-def _no_finished() -> dict[int, CoroutineResult]:
-    return {}
-
-
-def _no_joins() -> dict[tuple[int, int], JoinChange]:
-    return {}
-
-
-def _no_delivered() -> dict[int, Resolution]:
-    return {}
-
-
-@dataclass(slots=True)
-class Changes:
-    """Everything that a round changed: what the store writes, in one transaction."""
-
-    delivered: dict[int, Resolution] = field(default_factory=_no_delivered)
-    """call id -> how its wait ended; includes the calls that were cancelled."""
-    calls: list[CallRequest] = field(default_factory=list[CallRequest])
-    spawned: list[Coroutine] = field(default_factory=list[Coroutine])
-    finished: dict[int, CoroutineResult] = field(default_factory=_no_finished)
-    cancelled: set[int] = field(default_factory=set[int])
-    """Coroutines that were told to stop and are still cleaning up."""
-    joins: dict[tuple[int, int], JoinChange] = field(default_factory=_no_joins)
-
-
-@dataclass(slots=True)
-class Poll:
-    """The execution waits: run `calls`, come back with results."""
-
-    state: State
-    calls: list[CallRequest]
-    min_results: int
-    max_results: int
-    max_wait_seconds: float | None
-    changes: Changes
-    status: Status = Status.OK
-
-
-@dataclass(slots=True)
-class Exit:
-    """The execution is over: a value, an error with its Status, or a tail call."""
-
-    result: CoroutineResult
-    changes: Changes | None = None
-    """None when the run was ended from outside: the store ends whatever it finds open."""
-
-    @property
-    def value(self) -> Payload:
-        return self.result.value
-
-    @property
-    def error(self) -> Exception | None:
-        return self.result.error
-
-    @property
-    def tail_call(self) -> Call[Any] | None:
-        return self.result.call
-
-    @property
-    def status(self) -> Status:
-        return self.result.status
-
-
-@dataclass(slots=True)
-class Incompatible:
-    """The state does not fit; nothing has happened, and the message says why."""
-
-    message: str
-    status: Status = Status.INCOMPATIBLE_STATE
-
-
-Output = Poll | Exit | Incompatible
 
 
 # ---------------------------------------------------------------------------------- the scheduler
@@ -242,7 +115,7 @@ class OneShotScheduler:
             state = self._state(input)
         except IncompatibleState as error:
             return Incompatible(str(error))
-        round = _Round(self, state, loader)
+        round = _Round(self, state, loader, input.now)
         try:
             return await round.run(input)
         except IncompatibleState as error:
@@ -255,7 +128,7 @@ class OneShotScheduler:
     def _state(self, input: Input) -> State:
         state: Any = input.state
         if state is None:
-            return State(version=self.version)
+            return State(version=self.version, seed=input.seed)
         if not isinstance(state, State):
             raise IncompatibleState(f"the state is a {type(state).__name__}, not a State")
         if None not in (state.version, self.version) and state.version != self.version:
@@ -271,6 +144,7 @@ class OneShotScheduler:
             suspended=dict(state.suspended),
             ready=list(state.ready),
             prev_callers=list(state.prev_callers),
+            ended=dict(state.ended),
         )
 
 
@@ -293,13 +167,23 @@ class _Running(NamedTuple):
 class _Round:
     """The working copy of one round."""
 
-    def __init__(self, scheduler: OneShotScheduler, state: State, loader: Loader | None) -> None:
+    def __init__(
+        self,
+        scheduler: OneShotScheduler,
+        state: State,
+        loader: Loader | None,
+        now: datetime | None,
+    ) -> None:
         self.scheduler = scheduler
+        self.now = now
         self.codec = scheduler.codec
         self.state = state
         self.loader = loader
+        self.absent = loader
+        """Who knows the coroutines that are not here; None when all are."""
         self.root = contextvars.copy_context()
         self.changes = Changes()
+        self.native: dict[Where, None] = {}
         self.running: dict[int, _Running] = {}
         self.requests: dict[tuple[int, int], tuple[_Place, CallRequest]] = {}
         """The calls made in this round, by coroutine and seq."""
@@ -308,6 +192,17 @@ class _Round:
         """This round's own copies, which it may change."""
         self.gone: set[int] = set()
         """Coroutines that ended in this round: the rows still show them as suspended."""
+        self.stepping: set[int] = set()
+        """Coroutines whose last step is being worked in: neither running nor suspended."""
+        self.counted: set[int] = set()
+        """Coroutines whose counters were looked for."""
+        self.sought: set[int] = set()
+        self.earlier: dict[int, CoroutineResult] = {}
+        """Tasks that were looked for in the rows, and what those came to that had ended."""
+        self.watched: set[int] = set()
+        """Coroutines whose waiters were looked for."""
+        self.expired: dict[int, list[int]] = {}
+        """Coroutines with the timers of their time limits that fired while they ran."""
         self.callers = {
             coroutine.result.call_id: coroutine.id
             for coroutine in state.suspended.values()
@@ -329,7 +224,7 @@ class _Round:
             if input.error is not None:
                 await self._deliver_poll_error(input.error)
             if input.cancel:
-                await self._cancel_main()
+                await self._cancel_main(input.reason)
             for order, result in enumerate(input.results):
                 await self._deliver(result, (3, order))
         await self._settle()
@@ -344,6 +239,7 @@ class _Round:
             for coroutine, frame, task in list(self.running.values()):
                 if task.done():
                     del self.running[coroutine.id]
+                    self.stepping.add(coroutine.id)
                     # A body that cancels its own task takes the step that runs it along.
                     cancelled = task.cancelled()
                     step = Raised(asyncio.CancelledError()) if cancelled else task.result()
@@ -366,6 +262,7 @@ class _Round:
             max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
             max_wait_seconds=self.scheduler.poll_max_wait_seconds,
             changes=changes,
+            native=list(self.native),
         )
 
     def _issue(self, request: CallRequest) -> None:
@@ -373,7 +270,10 @@ class _Round:
         self.state.next_call_id += 1
         self.changes.calls.append(request)
         if request.cancelled:
-            self.changes.delivered[request.call_id] = Resolution.CANCELLED
+            how = Resolution.CANCELLED if request.timer is None else Resolution.TIMEOUT
+            self.changes.delivered[request.call_id] = how
+            if request.timer is not None:
+                self.changes.timers[request.call_id] = request.timer
             return
         self.state.outstanding_calls += 1
         self.state.suspended[request.coroutine_id].result = CallFuture(call_id=request.call_id)
@@ -395,7 +295,7 @@ class _Round:
 
     def _begin(self, body: Body, arguments: Payload) -> None:
         self.state.next_coroutine_id = 1
-        main = self.owned[0] = Coroutine(0, None, Continuation(body, arguments))
+        main = self.owned[0] = Coroutine(0, None, Continuation(body, arguments, began=self.now))
         self.changes.spawned.append(main)
         self._step(main, None, ())
 
@@ -407,7 +307,9 @@ class _Round:
     def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
         """Start or resume a body, as a task: it may await natively, and so may its siblings."""
         continuation = _body_of(coroutine)
-        frame = continuation.slot.take() or Frame(self.root)
+        frame = continuation.slot.take()
+        if frame is None:
+            frame = Frame(self.root, self.codec, coroutine.id, self.state.seed)
         coroutine = self._own(coroutine)
         if resolved is not None:
             journal = continuation.journal
@@ -428,29 +330,85 @@ class _Round:
         self.running[coroutine.id] = _Running(coroutine, frame, task)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
-        match step:
-            case Suspended():
-                await self._suspend(coroutine, frame, step)
+        if isinstance(step, Suspended):
+            await self._do_asked(coroutine, frame)
+            await self._suspend(coroutine, frame, replace(step, wait=placed(step.wait)))
+        else:
+            result = self._result(coroutine.id, step)
+            await self._stop_spawned(coroutine, frame)
+            await self._finish(coroutine, result)
+
+    def _result(self, id: int, end: Returned | Raised) -> CoroutineResult:
+        match end:
             case Returned():
-                await self._finish(coroutine, self._success(coroutine.id, step.value))
+                return self._success(id, end.value)
             case Raised(error=Reset() as reset):
-                await self._finish(coroutine, self._tail_call(coroutine.id, reset))
+                return self._tail_call(id, reset)
             case Raised():
-                await self._finish(coroutine, self._failure(coroutine.id, step.error))
+                return self._failure(id, end.error)
 
     async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
         coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))
         coroutine.wait = step.wait
+        self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
+        self.stepping.discard(coroutine.id)
         if step.wait.kind in CALL_KINDS:
             self._request(coroutine, step.wait, step.where)
+        elif step.wait.kind is Kind.TASK:
+            await self._watch(coroutine, step.wait, step.where)
         else:
-            # Not before all members are there: one of them may decide for those beside it.
-            for ready in self._open(coroutine, step.wait, step.where):
-                await self._resolve(ready, None)
+            await self._resolve_empty(self._open(coroutine, step.wait, step.where))
         if frame.running.cancelling:  # told to stop, and suspended before it heard
             frame.running.cancelling = coroutine.cancelled = False
-            await self._cancel(coroutine, self.places[coroutine.id])
+            await self._cancel(coroutine, self.places[coroutine.id], frame.running.reason)
+        for timer in self.expired.pop(coroutine.id, ()):
+            if any(scope.guards(timer) for scope in frame.running.scopes):
+                await self._expire(coroutine.id, timer)
+
+    # -- what a body asks for without waiting
+
+    async def _do_asked(self, coroutine: Coroutine, frame: Frame) -> None:
+        """Begin and stop members as the body has asked since its last wait, in that order."""
+        asked, frame.running.asked = frame.running.asked, []
+        for each in asked:
+            place = self.places[coroutine.id]
+            if isinstance(each, Group):
+                await self._resolve_empty(self._spawn_group(coroutine, each))
+            else:
+                ids = each.group.ids()[each.member : each.member + 1]
+                await self._cancel_all(await self._open_among(ids), place)
+            self.places[coroutine.id] = (*place, 1)
+
+    def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
+        """Begin the members of a group: an entry of the journal that is resolved at once."""
+        wait: Wait = group.wait
+        ids = self._allot(len(wait.members))
+        group.first = ids.start
+        change = self._opened(coroutine, wait, ids, None)
+        change.pending, change.resolution = 0, Resolution.RESULT
+        continuation = _body_of(coroutine)
+        if continuation.journal is not None:
+            entry = Entry(wait, Resolution.RESULT, ids.start)
+            coroutine.coroutine = replace(continuation, journal=(*continuation.journal, entry))
+        ready = self._begin_members(coroutine, wait, ids, None)
+        coroutine.seq += 1
+        return ready
+
+    async def _stop_spawned(self, coroutine: Coroutine, frame: Frame) -> None:
+        """A body has ended: what it has begun and not waited for is told to stop."""
+        frame.running.asked.clear()  # never begun
+        place = self.places[coroutine.id]
+        for group in frame.running.groups:
+            if group.open > 0 and group.wait.cancel_losers:
+                await self._cancel_all(await self._open_among(group.ids()), place)
+
+    async def _open_among(self, ids: Sequence[int]) -> list[Coroutine]:
+        """The coroutines among these that have not ended, whole, in order of their ids."""
+        if self.absent is not None and not all(id in self.owned for id in ids):
+            for coroutine in await self.absent.coroutines(ids):
+                self._admit(coroutine)
+        return [each for id in ids if (each := self._open_coroutine(id)) is not None]
 
     def _success(self, id: int, value: Any) -> CoroutineResult:
         try:
@@ -461,6 +419,9 @@ class _Round:
 
     def _failure(self, id: int, error: BaseException) -> CoroutineResult:
         status = status_for_error(error)
+        if isinstance(error, asyncio.CancelledError):
+            # To whoever waits for it, it is an error like others: not they are told to stop.
+            error = Cancelled(*error.args).with_traceback(error.__traceback__)
         return CoroutineResult(id, error=self.codec.encode_error(error), status=status)
 
     def _tail_call(self, id: int, reset: Reset) -> CoroutineResult:
@@ -477,7 +438,9 @@ class _Round:
 
     # -- waits
 
-    def _request(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
+    def _request(
+        self, coroutine: Coroutine, wait: Wait, where: Where | None, parked: bool | None = None
+    ) -> None:
         request = CallRequest(
             function=wait.function,
             input=wait.input,
@@ -488,53 +451,177 @@ class _Round:
             serves=coroutine.serves if coroutine.coroutine is None else None,
             where=where,
             options=wait.options,
+            token=wait.token,
+            parked=parked,
         )
+        coroutine.limited = parked is not None
         coroutine.result = CallFuture()  # its id comes when the order of the round is known
         self.requests[coroutine.id, coroutine.seq] = self.places[coroutine.id], request
 
     def _open(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> list[Coroutine]:
         """Spawn the members of a join, in order of declaration. The joins of nothing among them,
         innermost first: they are ready."""
+        ids = coroutine.members = self._allot(len(wait.members))
+        coroutine.result = join_future(wait.kind, ids, set(ids), wait.max_failures)
+        self._opened(coroutine, wait, ids, where)
+        ready: list[Coroutine] = [] if ids else [coroutine]
+        return ready + self._begin_members(coroutine, wait, ids, where)
+
+    def _allot(self, count: int) -> range:
+        """The ids of so many new coroutines."""
         first = self.state.next_coroutine_id
-        ids = range(first, first + len(wait.members))
-        self.state.next_coroutine_id += len(ids)
-        coroutine.members = ids
-        coroutine.result = join_future(wait.kind, ids, set(ids))
-        self.changes.joins[coroutine.id, coroutine.seq] = JoinChange(
+        self.state.next_coroutine_id += count
+        return range(first, first + count)
+
+    def _opened(
+        self, coroutine: Coroutine, wait: Wait, ids: range, where: Where | None
+    ) -> JoinChange:
+        change = self.changes.joins[coroutine.id, coroutine.seq] = JoinChange(
             coroutine_id=coroutine.id,
             seq=coroutine.seq,
             kind=wait.kind,
             function=wait.function,
-            first_child=first,
+            first_child=ids.start,
             children=len(ids),
             pending=len(ids),
             opened=True,
             cancel_losers=wait.cancel_losers,
+            max_failures=wait.max_failures,
+            max_concurrency=wait.max_concurrency,
             where=where,
         )
-        ready: list[Coroutine] = [] if ids else [coroutine]
+        return change
+
+    def _begin_members(
+        self, coroutine: Coroutine, wait: Wait, ids: range, where: Where | None
+    ) -> list[Coroutine]:
+        ready: list[Coroutine] = []
+        limit = wait.max_concurrency
+        shielded = wait.kind is Kind.SPAWN and not wait.cancel_losers
         for i, (id, member) in enumerate(zip(ids, wait.members, strict=True)):
-            place = (*self.places[coroutine.id], 0, i)
-            ready += self._spawn(coroutine, id, member, place, where)
+            self.places[id] = (*self.places[coroutine.id], 0, i)
+            child = Coroutine(
+                id,
+                coroutine.id,
+                None,
+                kind=member.kind,
+                serves=coroutine.seq,
+                wait=member,
+                shielded=shielded,
+            )
+            self.owned[id] = child
+            ready += self._begin_member(child, member, where, None if limit is None else i >= limit)
         return ready
 
-    def _spawn(
-        self, parent: Coroutine, id: int, member: Wait, place: _Place, where: Where | None
+    def _begin_member(
+        self, child: Coroutine, member: Wait, where: Where | None, parked: bool | None
     ) -> list[Coroutine]:
-        child = Coroutine(id, parent.id, None, kind=member.kind, serves=parent.seq, wait=member)
-        self.owned[id] = child
-        self.places[id] = place
         if member.body is not None:
-            child.coroutine = Continuation(member.body, member.input)
+            child.coroutine = Continuation(member.body, member.input, began=self.now)
             self.changes.spawned.append(child)
-            self._step(child, None, place)
+            self._step(child, None, self.places[child.id])
             return []
-        self.state.suspended[id] = child
+        self.state.suspended[child.id] = child
         if member.kind in CALL_KINDS:
-            self._request(child, member, where)
+            self._request(child, member, where, parked)
             return []
         self.changes.spawned.append(child)
+        if member.kind is Kind.TASK:
+            self._open_watch(child, member, where)
+            return [child]
         return self._open(child, member, where)
+
+    async def _resolve_empty(self, ready: Iterable[Coroutine]) -> None:
+        """End the waits that need no waiting: joins of nothing, tasks that have ended. Not before
+        all members are there: one of them may decide for those beside it."""
+        for coroutine in ready:
+            if coroutine.kind is Kind.TASK:
+                await self._seek(coroutine)
+            else:
+                await self._resolve(coroutine, None)
+
+    # -- tasks
+
+    async def _watch(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
+        self._open_watch(coroutine, wait, where)
+        await self._seek(coroutine)
+
+    def _open_watch(self, coroutine: Coroutine, wait: Wait, where: Where | None) -> None:
+        """Wait for the next of some tasks: a race between coroutines that are there already."""
+        ids = coroutine.members = wait.children or range(0)
+        coroutine.result = join_future(wait.kind, ids, set(ids) - wait.taken)
+        change = self._opened(coroutine, wait, ids, where)
+        change.pending = len(ids) - len(wait.taken)
+
+    async def _seek(self, coroutine: Coroutine) -> None:
+        """Whether one of the tasks that a coroutine begins to wait for has ended before."""
+        if coroutine.id in self.gone or coroutine.result is None:
+            return
+        wanted = [id for id in coroutine.members if id not in _wait_of(coroutine).taken]
+        unknown = [id for id in wanted if id not in self.owned and id not in self.sought]
+        if unknown and self.loader is not None:
+            self.sought.update(unknown)
+            for result in await self.loader.ended_among(unknown):
+                self.earlier[result.coroutine_id] = result
+        for results in (self.earlier, self.state.ended):
+            if len(wanted) == 1:
+                first = wanted[0] if wanted[0] in results else None
+            else:
+                asked = set(wanted)
+                first = next((id for id in results if id in asked), None)
+            if first is not None:
+                await self._give(coroutine, results[first])
+                return
+
+    async def _end_task(self, child: Coroutine, result: CoroutineResult) -> None:
+        """A coroutine that serves no open join has ended: it may be somebody's task."""
+        self.state.ended[child.id] = result
+        if child.kind is Kind.TIMER and child.wait is not None and child.wait.function == TIMEOUT:
+            if child.parent_id is not None and result.error is None:
+                await self._expire(child.parent_id, child.id)
+            return
+        for waiter in await self._waiters(child.id):
+            self.places.setdefault(waiter.id, self.places[child.id])
+            await self._give(waiter, result)
+
+    async def _waiters(self, id: int) -> list[Coroutine]:
+        if self.absent is not None and id not in self.watched:
+            # All that have arrived are asked about at once.
+            ids = {id, *self.callers.values()} - self.watched
+            self.watched |= ids
+            for coroutine in await self.absent.waiters(sorted(ids)):
+                self._admit(coroutine)
+        return [
+            each
+            for each in list(self.state.suspended.values())
+            if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
+        ]
+
+    async def _give(self, waiter: Coroutine, result: CoroutineResult) -> None:
+        """A task that a coroutine waits for has ended."""
+        waiter = self._own(waiter)
+        future = waiter.result
+        if not isinstance(future, RaceFuture) or future.ready():
+            return
+        future.add_result(result)
+        if future.ready():
+            self._join_change(waiter).pending = len(future.waiting)
+            await self._resolve(waiter, result.coroutine_id)
+
+    async def _expire(self, id: int, timer: int) -> None:
+        """The time limit that a coroutine is in is over: its await is cancelled, and the block
+        that has the limit is the one that knows why."""
+        if id in self.running or id in self.stepping:
+            self.expired.setdefault(id, []).append(timer)
+            return
+        coroutine = await self._loaded(id)
+        if coroutine is None or coroutine.result is None:
+            return
+        coroutine = self._own(coroutine)
+        self.places[id] = self.places[timer]
+        await self._withdraw(coroutine, timer)
+        entry = Entry(_wait_of(coroutine), Resolution.TIMEOUT, at=self.now, decided_by=timer)
+        self._step(coroutine, entry, (*self.places[id], 1))
 
     # -- results
 
@@ -570,7 +657,11 @@ class _Round:
     ) -> None:
         """What `coroutine` waits for has ended: resume its body, or end what has none."""
         if coroutine.kind is Kind.COROUTINE:
-            entry = Entry(_wait_of(coroutine), resolution, value, error)
+            wait = _wait_of(coroutine)
+            decided_by = None
+            if wait.kind is Kind.TASK:
+                decided_by = self._join_change(coroutine).decided_by
+            entry = Entry(wait, resolution, value, error, at=self.now, decided_by=decided_by)
             self._step(coroutine, entry, (*self.places[coroutine.id], 1))
         else:
             await self._finish(coroutine, self._came_to(coroutine, value, error))
@@ -586,14 +677,23 @@ class _Round:
         if member.kind is not Kind.ALL:
             return CoroutineResult(member.id, value=value)
         try:
-            values = [self.codec.decode(part) for part in value]
+            values = [self._part(part) for part in value]
         except Exception as unreadable:
             return self._failure(member.id, unreadable)
         return self._success(member.id, values)
 
+    def _part(self, value: Payload) -> Any:
+        if isinstance(value, Exception):
+            raise self.codec.decode_error(value)
+        return self.codec.decode(value)
+
     async def _finish(self, coroutine: Coroutine, result: CoroutineResult) -> None:
         self.state.suspended.pop(coroutine.id, None)
+        self.stepping.discard(coroutine.id)
         self.gone.add(coroutine.id)
+        if coroutine.limited and coroutine.parent_id is not None and coroutine.serves is not None:
+            join = coroutine.parent_id, coroutine.serves
+            self.changes.released[join] = self.changes.released.get(join, 0) + 1
         self.changes.cancelled.discard(coroutine.id)
         if coroutine.id == 0 or result.call is not None:
             await self._exit(result)
@@ -605,9 +705,13 @@ class _Round:
         await self._fold(coroutine, result)
 
     async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
-        """Give a child's result to the one future that it serves."""
+        """Give a child's result to the join that it serves, or to who waits for it as a task."""
         parent = await self._parent(child)
-        if parent is None:
+        wait = None if parent is None else parent.wait
+        joined = wait is not None and wait.kind in JOIN_KINDS
+        if parent is None or not joined or parent.seq != child.serves:
+            if child.parent_id is not None:
+                await self._end_task(child, result)
             return
         parent = self._own(parent)
         future = parent.result
@@ -616,7 +720,9 @@ class _Round:
         if future.ready() or child.id not in future.waiting:
             return
         future.add_result(result)
-        self._join_change(parent).pending = len(future.waiting)
+        change = self._join_change(parent)
+        change.pending = len(future.waiting)
+        change.failed = future.failed if isinstance(future, AllFuture) else 0
         if future.ready():
             self.places.setdefault(parent.id, self.places[child.id])
             await self._resolve(parent, child.id)
@@ -634,6 +740,8 @@ class _Round:
             children=len(parent.members),
             pending=0,
             cancel_losers=wait.cancel_losers,
+            max_failures=wait.max_failures,
+            max_concurrency=wait.max_concurrency,
         )
         self.changes.joins[parent.id, parent.seq] = change
         return change
@@ -651,7 +759,9 @@ class _Round:
         change.resolution = Resolution.RESULT if error is None else Resolution.ERROR
         change.decided_by = None if _decided_together(future) else decided_by
         if future.waiting and change.cancel_losers:
-            await self._cancel_all(await self._members(parent), self.places[parent.id])
+            members = await self._members(parent)
+            losers = [each for each in members if _is_cancelled_when_lost(each)]
+            await self._cancel_all(losers, self.places[parent.id])
         await self._wake(parent, change.resolution, value, error)
 
     async def _complete(self, parent: Coroutine, future: JoinFuture) -> None:
@@ -676,7 +786,7 @@ class _Round:
         for i, coroutine in enumerate(coroutines):
             await self._cancel(coroutine, (*place, 0, i))
 
-    async def _cancel(self, coroutine: Coroutine, place: _Place) -> None:
+    async def _cancel(self, coroutine: Coroutine, place: _Place, reason: str | None = None) -> None:
         """Tell a coroutine to stop: CancelledError at its await, once. Its clean-up may await."""
         if coroutine.id in self.gone:
             return
@@ -688,39 +798,45 @@ class _Round:
             self.changes.cancelled.add(coroutine.id)
         if (running := self.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
+            running.frame.running.reason = reason
             if running.frame.running.native:
                 running.task.cancel()
             return
         self.places[coroutine.id] = place
         await self._withdraw(coroutine)
         if coroutine.kind is Kind.COROUTINE:
-            entry = Entry(_wait_of(coroutine), Resolution.CANCELLED)
+            entry = Entry(_wait_of(coroutine), Resolution.CANCELLED, at=self.now, reason=reason)
             self._step(coroutine, entry, (*place, 1))
         else:
             await self._finish(coroutine, self._failure(coroutine.id, asyncio.CancelledError()))
 
-    async def _withdraw(self, coroutine: Coroutine) -> None:
-        """Give up what a cancelled coroutine waits for."""
+    async def _withdraw(self, coroutine: Coroutine, timer: int | None = None) -> None:
+        """Give up what a coroutine waits for, because it was told to stop, or its time is up."""
+        how = Resolution.CANCELLED if timer is None else Resolution.TIMEOUT
         match coroutine.result:
             case CallFuture(call_id=None):  # made in this round
-                self.requests[coroutine.id, coroutine.seq][1].cancelled = True
+                request = self.requests[coroutine.id, coroutine.seq][1]
+                request.cancelled, request.timer = True, timer
             case CallFuture(call_id=int(call_id)):
-                self.changes.delivered[call_id] = Resolution.CANCELLED
+                self.changes.delivered[call_id] = how
+                if timer is not None:
+                    self.changes.timers[call_id] = timer
                 self.state.outstanding_calls -= 1
             case AllFuture() | AnyFuture() | RaceFuture() as future:
                 change = self._join_change(coroutine)
                 change.pending = len(future.waiting)
-                change.resolution = Resolution.CANCELLED
-                members = await self._members(coroutine)
+                change.resolution, change.decided_by = how, timer
+                tasks = change.kind is Kind.TASK
+                members = [] if tasks else await self._members(coroutine)
                 coroutine.result = None  # so that the members' ends are nobody's business
                 await self._cancel_all(members, self.places[coroutine.id])
             case _:
                 pass
 
-    async def _cancel_main(self) -> None:
+    async def _cancel_main(self, reason: str | None) -> None:
         main = await self._loaded(0)
         if main is not None and self.state.exit is None:
-            await self._cancel(main, (2,))
+            await self._cancel(main, (2,), reason)
 
     async def _exit(self, result: CoroutineResult) -> None:
         """The execution's outcome is fixed; everything else is told to stop and may clean up."""
@@ -729,19 +845,22 @@ class _Round:
         self.state.exit = result
         if self.running or self.state.outstanding_calls > 0 or result.coroutine_id != 0:
             await self._load_all()  # otherwise nobody is left
-        others = [each for each in self._open_coroutines() if not self._cleans_up(each)]
+        others = [each for each in self._open_coroutines() if not self._goes_on(each)]
         await self._cancel_all(others, self.places[result.coroutine_id])
 
-    def _cleans_up(self, coroutine: Coroutine) -> bool:
-        """Whether somebody who has been told to stop waits for it: it is part of a clean-up."""
-        while coroutine.parent_id is not None:
+    def _goes_on(self, coroutine: Coroutine) -> bool:
+        """Whether it is not told to stop at the end of main: because it is shielded, or because
+        somebody who has been told to stop waits for it, so that it is part of a clean-up."""
+        while not coroutine.shielded and coroutine.parent_id is not None:
             parent = self._open_coroutine(coroutine.parent_id)
             if parent is None:
                 return False
-            if parent.cancelled and parent.seq == coroutine.serves:
+            if parent.cancelled and (
+                parent.seq == coroutine.serves or coroutine.id in parent.members
+            ):
                 return True
             coroutine = parent
-        return False
+        return coroutine.shielded
 
     # -- what may not be in memory
 
@@ -759,15 +878,17 @@ class _Round:
         """A suspended coroutine, whole."""
         here = self.state.suspended.get(id)
         whole = here is not None and (here.coroutine is not None or here.kind is not Kind.COROUTINE)
-        if whole or id in self.gone or self.loader is None:
+        if whole or id in self.gone or self.absent is None:
             return here
-        for coroutine in await self.loader.coroutines([id]):
+        for coroutine in await self.absent.coroutines([id]):
             self._admit(coroutine)
         return self.state.suspended.get(id)
 
     def _admit(self, coroutine: Coroutine) -> None:
         """Take a loaded coroutine in; what this round already knows of it is newer."""
         if coroutine.id in self.gone or coroutine.id in self.running:
+            return
+        if coroutine.id in self.stepping:
             return
         here = self.state.suspended.get(coroutine.id)
         if here is None:
@@ -780,26 +901,30 @@ class _Round:
         """The parent of a child, if it is suspended: at least the counter of its join."""
         if child.parent_id is None:
             return None
-        here = self.state.suspended.get(child.parent_id)
-        if here is None and self.loader is not None and child.parent_id not in self.gone:
-            for coroutine in await self.loader.counters([child.parent_id]):
+        id = child.parent_id
+        here = self.state.suspended.get(id)
+        known = here is not None or id in self.gone or id in self.owned or id in self.counted
+        if self.absent is not None and not known:
+            self.counted.add(id)
+            for coroutine in await self.absent.counters([id]):
                 self._admit(coroutine)
-        return self.state.suspended.get(child.parent_id)
+        return self.state.suspended.get(id)
 
     async def _earlier(self, parent: Coroutine) -> Sequence[CoroutineResult]:
         return () if self.loader is None else await self.loader.results(parent)
 
     async def _members(self, parent: Coroutine) -> list[Coroutine]:
         """The members of a join that have not ended, whole, in order of declaration."""
-        if self.loader is not None and not self._join_change(parent).opened:
-            for coroutine in await self.loader.coroutines(parent.members):
+        if self.absent is not None and not self._join_change(parent).opened:
+            for coroutine in await self.absent.coroutines(parent.members):
                 self._admit(coroutine)
         return [each for id in parent.members if (each := self._open_coroutine(id)) is not None]
 
     async def _load_all(self) -> None:
-        if self.loader is not None:
-            for coroutine in await self.loader.coroutines(None):
+        if self.absent is not None:
+            for coroutine in await self.absent.coroutines(None):
                 self._admit(coroutine)
+            self.absent = None
 
     def _open_coroutines(self) -> list[Coroutine]:
         """All that have not ended, parents before their children."""
@@ -821,6 +946,10 @@ def _wait_of(coroutine: Coroutine) -> Wait:
     if coroutine.wait is None:
         raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks what it waits for")
     return coroutine.wait
+
+
+def _is_cancelled_when_lost(member: Coroutine) -> bool:
+    return member.wait is None or member.wait.options.cancel_losers
 
 
 def _decided_together(future: JoinFuture) -> bool:

@@ -46,9 +46,17 @@ class Coroutine:
     """The ids of the members of the join it waits for."""
     cancelled: bool = False
     """Whether it has been told to stop, which happens once."""
+    shielded: bool = False
+    """Whether it goes on when the coroutine that spawned it, or the main one, ends."""
+    limited: bool = False
+    """Whether it is a call whose end makes room for the next member of its join."""
 
 
 def _no_coroutines() -> dict[int, Coroutine]:
+    return {}
+
+
+def _no_results() -> dict[int, CoroutineResult]:
     return {}
 
 
@@ -64,6 +72,10 @@ class State:
     prev_callers: list[int] = field(default_factory=list[int])
     """The coroutines that made a call in the last round: a poll error is theirs."""
     outstanding_calls: int = 0
+    ended: dict[int, CoroutineResult] = field(default_factory=_no_results)
+    """What spawned coroutines came to, in the order in which they ended."""
+    seed: str = ""
+    """Drawn anew for each run: what is chance in it, is drawn from this."""
     exit: CoroutineResult | None = None
     """What the main coroutine came to, while the last clean-up is still running."""
     semantics: int = SEMANTICS
@@ -85,4 +97,12 @@ class Loader(Protocol):
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         """What the members of the coroutine's join came to in earlier rounds."""
+        ...
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        """Those that wait for one of the coroutines `ids` as a task, with its counter only."""
+        ...
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        """Those of `ids` that ended in earlier rounds, in the order in which they did."""
         ...

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from rowtine.errors import DecodeError, IncompatibleState, RemoteError, UsageError
+from rowtine.errors import Cancelled, DecodeError, IncompatibleState, RemoteError, UsageError
 
 __all__ = [
     "RETRYABLE",
@@ -65,6 +65,7 @@ RETRYABLE = frozenset(
 _ERRORS: dict[type[BaseException], Status | Callable[[Any], Status]] = {
     BaseException: Status.PERMANENT_ERROR,
     asyncio.CancelledError: Status.CANCELLED,
+    Cancelled: Status.CANCELLED,
     IncompatibleState: Status.INCOMPATIBLE_STATE,
     TimeoutError: Status.TIMEOUT,
     TypeError: Status.INVALID_ARGUMENT,

@@ -5,7 +5,7 @@ Lock order, here and everywhere: states by id, then calls by id, then coroutines
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -27,12 +27,12 @@ from sqlalchemy import (
 
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
-from rowtine.core.phases import Kind, Phase
+from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
 from rowtine.store.dialect import insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Outcome, Settled
-from rowtine.store.tables import calls, states
+from rowtine.store.tables import calls, coroutines, states
 from rowtine.store.types import after, moment, moment_values, now, seconds_since
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "claim",
     "fire_timers",
     "give_back",
+    "give_back_unknown",
     "heartbeat",
     "insert_roots",
     "record_outcomes",
@@ -86,6 +87,8 @@ class Claimed:
     root_id: str
     failing_for: float
     """Seconds since the first failure of this call; 0 if there was none."""
+    began: datetime
+    """The time of this claim, which is that of its first round."""
     deadline: datetime | None = None
     details: str | None = None
     """What heartbeats have said, as `store.details` has it."""
@@ -150,6 +153,30 @@ def _root_row(call: NewCall) -> dict[str, Any]:
     }
 
 
+_caller = calls.alias()
+
+_caller_is_to_stop = (
+    # What a caller, or the root, asked for before it was told to stop does not begin any more: its
+    # round comes first, and decides what is still wanted.
+    select(_caller.c.id)
+    .join(
+        coroutines,
+        and_(
+            coroutines.c.execution_id == _caller.c.id,
+            coroutines.c.run == _caller.c.current_run,
+            coroutines.c.id == 0,
+        ),
+    )
+    .where(
+        or_(_caller.c.id == calls.c.execution_id, _caller.c.id == calls.c.root_id),
+        _caller.c.cancelling,
+        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+        ~coroutines.c.cancelled,
+    )
+    .correlate(calls)
+)
+
+
 def claim(
     connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
 ) -> list[Claimed]:
@@ -165,6 +192,7 @@ def claim(
             calls.c.due <= now(),
             calls.c.kind == Kind.FUNCTION.value,
             calls.c.function.in_(sorted(functions)),
+            ~_caller_is_to_stop.exists(),
         )
         .order_by(calls.c.due, calls.c.id)
         .limit(limit)
@@ -194,6 +222,7 @@ def claim(
             calls.c.execution_id.label("caller_id"),
             func.coalesce(calls.c.root_id, calls.c.id).label("root_id"),
             func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+            calls.c.started_at.label("began"),
             calls.c.deadline,
             calls.c.details,
             calls.c.options,
@@ -209,18 +238,25 @@ def _claimed(row: dict[str, Any]) -> Claimed:
 
 
 def fire_timers(connection: Connection, limit: int) -> int:
-    """Answer the timers that are due, in the order in which they are; how many there were."""
+    """Answer the timers that are due, in the order in which they are, and end the promises and
+    waits for signals whose time is up; how many there were."""
     due = (
-        select(calls.c.id, calls.c.claim, calls.c.execution_id)
-        .where(calls.c.due <= now(), calls.c.kind == Kind.TIMER.value)
+        select(calls.c.id, calls.c.claim, calls.c.execution_id, calls.c.kind)
+        .where(calls.c.due <= now(), calls.c.kind.in_(_CLOCKED))
         .order_by(calls.c.due, calls.c.id)
         .limit(limit)
     )
     fired = [
-        Outcome(id=id, claim=fence, execution_id=execution_id, settled=Settled())
-        for id, fence, execution_id in connection.execute(due)
+        Outcome(id, fence, execution_id, Settled() if kind == Kind.TIMER else _TIME_IS_UP)
+        for id, fence, execution_id, kind in connection.execute(due)
     ]
     return sum(record_outcomes(connection, fired, phase=Phase.QUEUED))
+
+
+_CLOCKED = [Kind.TIMER.value, Kind.PROMISE.value, Kind.SIGNAL.value]
+"""What the clock answers, or ends: each is queued, and due at that moment."""
+
+_TIME_IS_UP = Settled(Status.TIMEOUT, None, "TimeoutError", "nobody answered in time")
 
 
 # ---------------------------------------------------------------------------------------- outcomes
@@ -412,7 +448,7 @@ def anything_due(
     Timers and lost leases always count, calls and rounds if there is room for them.
     """
     mine = calls.c.function.in_(sorted(functions))
-    timers = calls.c.kind == Kind.TIMER.value
+    timers = calls.c.kind.in_(_CLOCKED)
     due = select(calls.c.id).where(calls.c.due <= now(), or_(timers, mine) if calls_too else timers)
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     woken = (
@@ -420,7 +456,13 @@ def anything_due(
         .join(calls, calls.c.id == states.c.id)
         .where(states.c.wake_at <= now(), mine)
     )
-    wanted = [due.exists(), lapsed.exists(), *([woken.exists()] if rounds_too else [])]
+    late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
+    wanted = [
+        due.exists(),
+        lapsed.exists(),
+        late.exists(),
+        *([woken.exists()] if rounds_too else []),
+    ]
     return bool(connection.scalar(select(or_(*wanted))))
 
 
@@ -526,6 +568,17 @@ def give_back(
             )
         )
     return len(mine)
+
+
+def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, int]) -> int:
+    """Queue calls again that this worker holds and does not know of: the reply to the COMMIT of
+    its claim was lost. They have not begun, so the attempt is not counted."""
+    held = connection.execute(
+        select(calls.c.id, calls.c.claim)
+        .where(calls.c.worker == worker, calls.c.phase == Phase.RUNNING.value)
+        .order_by(calls.c.id)
+    )
+    return give_back(connection, [(id, claim) for id, claim in held if known.get(id) != claim])
 
 
 def heartbeat(

@@ -9,17 +9,33 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, null, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    case,
+    false,
+    func,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from rowtine.clock import new_id
+from rowtine.codec import class_name
+from rowtine.core.exchange import CallRequest, Changes, Exit, JoinChange, Poll
 from rowtine.core.payload import Codec
-from rowtine.core.phases import Kind, Phase, Resolution
-from rowtine.core.round import CallRequest, Changes, Exit, JoinChange, Poll
+from rowtine.core.phases import WITHDRAWN, Kind, Phase
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
+from rowtine.errors import Cancelled
 from rowtine.functions import fingerprint
+from rowtine.store import signals
 from rowtine.store import statements as sql
 from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.loading import Execution, exit_to_text
@@ -73,8 +89,28 @@ def commit(
         for outcome in outcomes
     ]
     accepted = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
-    write_outcomes(connection, [*accepted, *(r.outcome for r in won if r.outcome is not None)])
+    ended = [round.outcome for round in won if round.outcome is not None]
+    write_outcomes(connection, [*accepted, *ended])
+    _signals(connection, won, lost, [*accepted, *ended])
     return held, recorded
+
+
+def _signals(
+    connection: Connection,
+    won: Sequence[Round],
+    withdrawn: Collection[str],
+    outcomes: Sequence[Outcome],
+) -> None:
+    """Queue again what was not heard, and give what is queued to who waits now."""
+    signals.put_back(connection, withdrawn)
+    signals.forget_run(connection, [o.id for o in outcomes if o.retry_in is not None])
+    waiting = [
+        round.execution.id
+        for round in won
+        if isinstance(round.output, Poll)
+        and (withdrawn or any(call.kind is Kind.SIGNAL for call in round.output.calls))
+    ]
+    signals.match(connection, waiting)
 
 
 def _fence_holds(
@@ -110,7 +146,7 @@ def _cancelled_by(round: Round) -> ColumnElement[bool] | None:
     numbers = [
         call_id
         for call_id, resolution in changes.delivered.items()
-        if resolution is Resolution.CANCELLED and call_id not in made
+        if resolution in WITHDRAWN and call_id not in made
     ]
     return and_(run, calls.c.call_id.in_(numbers)) if numbers else None
 
@@ -140,11 +176,12 @@ def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
             phase=Phase.DONE.value,
             status=Status.CANCELLED.value,
             due=null(),
+            parked=case((calls.c.parked.is_not(None), false())),
             worker=null(),
             lease_expires=null(),
             finished_at=now(),
             output=null(),
-            error_type="asyncio.exceptions.CancelledError",
+            error_type=class_name(Cancelled),
             error_message="",
             error_traceback=null(),
         )
@@ -173,7 +210,7 @@ class _Writes:
         if isinstance(output, Exit) and execution.seen_round is None:
             return  # over in its first round: the outcome is all there is
         number = 1 if execution.seen_round is None else execution.seen_round + 1
-        key = {"e": execution.id, "n": execution.run}
+        key = {"e": execution.id, "n": execution.run, "at": execution.now}
         if isinstance(output, Poll):
             self._state(round, output, number, arrived)
         else:
@@ -194,13 +231,22 @@ class _Writes:
             columns = settled(result, self.codec).columns()
             self.put(sql.COROUTINE_DONE, **key, c=id, **columns)
         for id in changes.cancelled:
-            self.put(sql.COROUTINE_CANCELLED, **key, c=id)
+            self.put(sql.COROUTINE_CANCELLED, **_without_time(key), c=id)
         for change in changes.joins.values():
             self._join(key, change, number)
         for call in changes.calls:
             self._call(execution, call, number)
         for call_id, resolution in changes.delivered.items():
-            self.put(sql.DELIVERED, **key, call=call_id, r=number, how=resolution.value)
+            self.put(
+                sql.DELIVERED,
+                **key,
+                call=call_id,
+                r=number,
+                how=resolution.value,
+                timer=changes.timers.get(call_id),
+            )
+        for (coroutine_id, seq), room in changes.released.items():
+            self.put(sql.RELEASED, **_without_time(key), c=coroutine_id, s=seq, room=room)
 
     def _state(self, round: Round, output: Poll, number: int, arrived: int) -> None:
         execution, state = round.execution, output.state
@@ -221,6 +267,7 @@ class _Writes:
                 sql.STATE_INSERT,
                 **values,
                 version=state.version,
+                seed=state.seed,
                 semantics=state.semantics,
                 run=execution.run,
             )
@@ -234,7 +281,7 @@ class _Writes:
                 **values,
                 seen=execution.seen_round,
                 r=number,
-                taken=arrived + sum(how is not Resolution.CANCELLED for how in delivered),
+                taken=arrived + sum(how not in WITHDRAWN for how in delivered),
                 cancelling=execution.cancelling,
             )
 
@@ -255,6 +302,7 @@ class _Writes:
             kind=coroutine.kind.value,
             function=function,
             input=None if coroutine.id == 0 else input,
+            shielded=coroutine.shielded,
             fingerprint=code,
         )
 
@@ -264,6 +312,7 @@ class _Writes:
             "c": change.coroutine_id,
             "s": change.seq,
             "pending": change.pending,
+            "failed": change.failed,
             "how": change.resolution and change.resolution.value,
             "decided_by": change.decided_by,
         }
@@ -277,6 +326,8 @@ class _Writes:
             function=change.function,
             first_child=change.first_child,
             children=change.children,
+            max_failures=change.max_failures,
+            max_concurrency=change.max_concurrency,
             cancel_losers=change.cancel_losers,
             r=number,
             **_source(change),
@@ -297,22 +348,36 @@ class _Writes:
             "function": call.function,
             "input": call.input,
             "options": options_to_text(call.options),
+            "token": call.token,
             "created_round": number,
             **_source(call),
         }
         if call.cancelled:
             self.put(sql.CALL_CANCELLED, **row)
         else:
-            wait = call.options.delay
-            if call.kind is Kind.TIMER:
-                wait = float(self.codec.decode_arguments(call.input).args[0])
+            until, wait = self._due(call)
             deadline = moment_values("deadline", call.options.deadline)
-            self.put(sql.CALL_INSERT, **row, **deadline, wait=wait)
+            self.put(sql.CALL_INSERT, **row, **deadline, until=until, wait=wait, parked=call.parked)
+
+    def _due(self, call: CallRequest) -> tuple[datetime | None, float | None]:
+        """The moment at which a call may begin, or the clock ends it; or the seconds until then."""
+        match call.kind:
+            case Kind.FUNCTION:
+                return None, None if call.parked else call.options.delay
+            case Kind.TIMER:
+                (limit,) = self.codec.decode_arguments(call.input).args
+            case _:  # a promise or a signal: its time limit, if it has one
+                limit = self.codec.decode_arguments(call.input).kwargs.get("timeout")
+        return (limit, None) if isinstance(limit, datetime) else (None, limit)
 
     def execute(self, connection: Connection) -> None:
         for statement in sql.ORDER:
             if rows := self.rows.get(statement):
                 connection.execute(statement, rows)
+
+
+def _without_time(key: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in key.items() if name != "at"}
 
 
 def _source(at: CallRequest | JoinChange) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     true,
 )
 
+from rowtine.clock import new_seed
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Call
 from rowtine.core.options import DEFAULT, CallOptions
@@ -46,7 +47,7 @@ from rowtine.store.mapping import (
 )
 from rowtine.store.options import options_from_text
 from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import seconds_since
+from rowtine.store.types import now, seconds_since
 
 __all__ = ["Execution", "Loaded", "Rows", "load"]
 
@@ -67,6 +68,11 @@ class Execution:
     failing_for: float
     running_seconds: float = 0.0
     cancelling: bool = False
+    cancel_reason: str | None = None
+    began: datetime | None = None
+    """When the run began: the time of its first round."""
+    now: datetime | None = None
+    """The time of this round, by the database's clock."""
     held: bool = False
     """Whether its call says INCOMPATIBLE_STATE, which a round that runs takes back."""
     options: CallOptions = DEFAULT
@@ -113,6 +119,9 @@ def load(
         failing_for=call.failing_for,
         running_seconds=0.0 if state is None else state.running_seconds,
         cancelling=call.cancelling,
+        cancel_reason=call.cancel_reason,
+        began=call.started_at,
+        now=call.now,
         held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
         options=options_from_text(call.options),
         deadline=call.deadline,
@@ -122,8 +131,9 @@ def load(
         warm = None
     rows = Rows(connection, bodies, execution, call.input, warm or {})
     if state is None:
-        return Loaded(execution, Input(arguments=call.input), rows, lost=call.phase == Phase.DONE)
-    return Loaded(execution, _input(connection, rows, codec, state, call.cancelling), rows)
+        input = Input(arguments=call.input, now=call.now, seed=new_seed())
+        return Loaded(execution, input, rows, lost=call.phase == Phase.DONE)
+    return Loaded(execution, _input(connection, rows, codec, state), rows)
 
 
 # The statements of every round are built once: building one costs more than the database does.
@@ -142,6 +152,9 @@ _CALL = select(
     calls.c.claim,
     calls.c.current_run,
     calls.c.cancelling,
+    calls.c.cancel_reason,
+    calls.c.started_at,
+    now().label("now"),
     calls.c.options,
     calls.c.deadline,
     calls.c.details,
@@ -162,6 +175,10 @@ _WAIT = (
     calls.c.asked_function,
     calls.c.asked_input,
     calls.c.resolution,
+    calls.c.resolved_at,
+    calls.c.decided_by,
+    calls.c.parked,
+    calls.c.options,
     calls.c.status,
     calls.c.output,
     calls.c.error_type,
@@ -181,14 +198,11 @@ _ARRIVED = (
     .limit(bindparam("most"))
 )
 
-_COROUTINE = tuple(
-    column for column in coroutines.c if column.name not in ("fingerprint", "created_at")
-)
+_COROUTINE = tuple(column for column in coroutines.c if column.name != "fingerprint")
 
 
-def _input(
-    connection: Connection, rows: Rows, codec: Codec, state: Row[Any], cancelling: bool
-) -> Input:
+def _input(connection: Connection, rows: Rows, codec: Codec, state: Row[Any]) -> Input:
+    execution = rows.execution
     values = {"id": state.id, "run": state.run, "most": state.poll_max_results}
     arrived: Sequence[Any] = connection.execute(_ARRIVED, values).all()
     rows.arrived = {row.coroutine_id: row for row in arrived if row.parent_id is None}
@@ -203,11 +217,14 @@ def _input(
             next_coroutine_id=state.next_coroutine_id,
             next_call_id=state.next_call_id,
             outstanding_calls=state.outstanding_calls,
+            seed=state.seed,
             exit=exit_from_text(state.exit, codec),
             semantics=state.semantics,
         ),
         results=[call_result(row) for row in arrived],
-        cancel=cancelling,
+        cancel=execution.cancelling,
+        reason=execution.cancel_reason,
+        now=execution.now,
     )
 
 
@@ -263,16 +280,47 @@ class Rows:
             coroutines,
             _among(coroutines.c.id, coroutine.members),
             coroutines.c.phase == CoroutinePhase.DONE.value,
-            also=coroutines.c.id.label("member"),
+            also=(coroutines.c.id.label("member"),),
         )
         called = self._select(
             calls,
             _among(calls.c.coroutine_id, coroutine.members),
             calls.c.parent_id.is_not(None),
             calls.c.delivered_round.is_not(None),
-            also=calls.c.coroutine_id.label("member"),
+            also=(calls.c.coroutine_id.label("member"),),
         )
         return [member_result(row) for row in (*done, *called)]
+
+    def waiters(self, ids: Sequence[int]) -> list[Coroutine]:
+        """Those that wait for one of the coroutines `ids` as a task, with its counter only."""
+        if not ids:
+            return []
+        rows = self._select(
+            futures,
+            futures.c.kind == Kind.TASK.value,
+            futures.c.resolution.is_(None),
+            futures.c.first_child <= max(ids),
+            futures.c.first_child + futures.c.children > min(ids),
+        )
+        return self.counters([row.coroutine_id for row in rows])
+
+    def ended_among(self, ids: Sequence[int]) -> list[CoroutineResult]:
+        """Those of `ids` that ended in earlier rounds, in the order in which they did."""
+        done = self._select(
+            coroutines,
+            _among(coroutines.c.id, ids),
+            coroutines.c.phase == CoroutinePhase.DONE.value,
+            also=(coroutines.c.id.label("member"), coroutines.c.finished_at.label("told_at")),
+        )
+        called = self._select(
+            calls,
+            _among(calls.c.coroutine_id, ids),
+            calls.c.parent_id.is_not(None),
+            calls.c.delivered_round.is_not(None),
+            also=(calls.c.coroutine_id.label("member"), calls.c.resolved_at.label("told_at")),
+        )
+        rows = sorted((*done, *called), key=lambda row: (row.told_at, row.member))
+        return [member_result(row) for row in rows]
 
     def current(self) -> bool:
         """Whether the execution still stands at the round that was loaded."""
@@ -292,6 +340,7 @@ class Rows:
                 self.input if row.id == 0 else row.input,
                 journals[row.id],
                 self.warm.get(row.id),
+                self.execution.began if row.id == 0 else row.created_at,
             )
             for row in rows
         ]
@@ -342,6 +391,7 @@ class Rows:
                 by_owner[0].get(id, []),
                 by_owner[1].get(id, []),
                 {row.seq: members.get((id, row.seq), []) for row in by_owner[1].get(id, [])},
+                self.execution.cancel_reason if id == 0 else None,
             )
             for id in ids
         }
@@ -355,6 +405,7 @@ class Rows:
                 table.c.run == futures.c.run,
                 member >= futures.c.first_child,
                 member < futures.c.first_child + futures.c.children,
+                or_(futures.c.kind != Kind.TASK.value, member == futures.c.decided_by),
             )
             if table is calls:
                 inside = and_(inside, calls.c.parent_id.is_not(None))
@@ -366,7 +417,7 @@ class Rows:
                     table.c.kind,
                     table.c.function,
                     table.c.input,
-                    *(_asked(table)),
+                    *_asked(table),
                     table.c.output,
                     table.c.status,
                     table.c.error_type,
@@ -387,10 +438,10 @@ class Rows:
         return grouped
 
     def _select(
-        self, table: Any, *conditions: ColumnElement[bool], also: Any = None
+        self, table: Any, *conditions: ColumnElement[bool], also: tuple[Any, ...] = ()
     ) -> Sequence[Row[Any]]:
         columns = {calls: _WAIT, coroutines: _COROUTINE}.get(table, tuple(table.c))
-        statement = select(*columns) if also is None else select(*columns, also)
+        statement = select(*columns, *also)
         found: Sequence[Any] = self.connection.execute(
             statement.where(
                 table.c.execution_id == self.execution.id,
@@ -401,10 +452,9 @@ class Rows:
         return found
 
 
-def _asked(table: Any) -> tuple[Any, Any]:
-    if table is calls:
-        return calls.c.asked_function, calls.c.asked_input
-    return null().label("asked_function"), null().label("asked_input")
+def _asked(table: Any) -> list[Any]:
+    names = ("asked_function", "asked_input", "options", "resolution")
+    return [calls.c[name] if table is calls else null().label(name) for name in names]
 
 
 def _among(column: Column[Any], ids: Collection[int] | None) -> ColumnElement[bool]:
@@ -449,10 +499,10 @@ def exit_from_text(text: str | None, codec: Codec) -> CoroutineResult | None:
     if "error" in document:
         type, message, traceback = document["error"]
         error = RemoteError(type, message, traceback, document["output"])
-    call = None
+    call: Call[Any] | None = None
     if "tail" in document:
         function, payload = document["tail"]
-        call = Call[Any](function, codec.decode_arguments(payload))
+        call = Call(function, codec.decode_arguments(payload))
     return CoroutineResult(
         0,
         value=None if error else document["output"],

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row
 
+from rowtine.codec import class_name
 from rowtine.core.coroutine import Continuation, Entry, Slot, Wait
 from rowtine.core.directives import Body
 from rowtine.core.futures import CallFuture, Remaining, join_future
-from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.phases import CALL_KINDS, WITHDRAWN, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
-from rowtine.errors import AnyException, IncompatibleState, RemoteError
+from rowtine.errors import AnyException, Cancelled, IncompatibleState, RemoteError
 
 __all__ = [
     "Bodies",
@@ -33,8 +36,14 @@ Bodies = Callable[[str], Body | None]
 """Finds the async body that is registered under a name."""
 
 
+_CANCELLED = RemoteError(class_name(Cancelled), "")
+
+
 def error_of(row: AnyRow) -> Exception | None:
-    """The error of a call or coroutine, in stored form."""
+    """The error of a call or coroutine, in stored form. A call that was given up came to that,
+    whatever it came to afterwards."""
+    if getattr(row, "resolution", None) in WITHDRAWN:
+        return _CANCELLED
     if row.error_type is None:
         return None
     return RemoteError(row.error_type, row.error_message or "", row.error_traceback, row.output)
@@ -50,7 +59,8 @@ def member_result(row: AnyRow) -> CoroutineResult:
     """What a member of a join came to; `row.member` is its coroutine id."""
     error = error_of(row)
     value = None if error else row.output
-    return CoroutineResult(row.member, value=value, error=error, status=Status(row.status))
+    status = Status(row.status or Status.CANCELLED)
+    return CoroutineResult(row.member, value=value, error=error, status=status)
 
 
 def call_wait(row: AnyRow) -> Wait:
@@ -66,16 +76,25 @@ def member_wait(row: AnyRow) -> Wait:
     kind = Kind(row.kind)
     if kind in CALL_KINDS:
         return call_wait(row)
-    return Wait(kind, row.function, None if kind in JOIN_KINDS else row.input)
+    return Wait(kind, row.function, row.input if kind is Kind.COROUTINE else None)
 
 
 def join_wait(future: AnyRow, members: Iterable[AnyRow] = ()) -> Wait:
+    kind = Kind(future.kind)
+    task = kind is Kind.TASK
     return Wait(
-        Kind(future.kind),
+        kind,
         future.function,
-        members=tuple(member_wait(row) for row in members),
+        members=() if task else tuple(member_wait(row) for row in members),
+        children=_children(future) if task else None,
         cancel_losers=future.cancel_losers,
+        max_failures=future.max_failures,
+        max_concurrency=future.max_concurrency,
     )
+
+
+def _children(future: AnyRow) -> range:
+    return range(future.first_child, future.first_child + future.children)
 
 
 class Journal:
@@ -86,11 +105,15 @@ class Journal:
         calls: Sequence[AnyRow],
         futures: Sequence[AnyRow],
         members: Mapping[int, Sequence[AnyRow]],
+        reason: str | None = None,
     ) -> None:
         self.calls = {row.seq: row for row in calls}
         self.futures = {row.seq: row for row in futures}
         self.members = members
-        """seq of a join -> its members, in order of declaration."""
+        """seq of a join -> its members, in order of declaration; of a wait for tasks, the one that
+        decided it."""
+        self.reason = reason
+        """Why the coroutine was told to stop, if it was."""
 
     def entries(self) -> tuple[Entry, ...]:
         """The resolved waits, in order."""
@@ -101,19 +124,22 @@ class Journal:
         return entries
 
     def _entry(self, seq: int) -> Entry:
-        if (call := self.calls.get(seq)) is not None:
-            resolution = Resolution(call.resolution)
-            error = error_of(call) if resolution is not Resolution.CANCELLED else None
-            return Entry(call_wait(call), resolution, None if error else call.output, error)
-        future = self.futures[seq]
-        members = self.members[seq]
-        wait = join_wait(future, members)
-        resolution = Resolution(future.resolution)
+        call = self.calls.get(seq)
+        row = self.futures[seq] if call is None else call
+        members = self.members.get(seq, ())
+        wait = join_wait(row, members) if call is None else call_wait(row)
+        resolution = Resolution(row.resolution)
+        entry = Entry(wait, resolution, at=row.resolved_at, decided_by=row.decided_by)
         if resolution is Resolution.CANCELLED:
-            return Entry(wait, resolution)
-        if resolution is Resolution.ERROR:
-            return Entry(wait, resolution, error=_join_error(future, members))
-        return Entry(wait, resolution, value=_join_value(future, members))
+            return replace(entry, reason=self.reason)
+        if resolution is Resolution.TIMEOUT:
+            return entry
+        if call is None:
+            failed = resolution is Resolution.ERROR
+            error = _join_error(row, members) if failed else None
+            return replace(entry, error=error, value=None if failed else _join_value(row, members))
+        error = error_of(row)
+        return replace(entry, error=error, value=None if error else row.output)
 
     def pending(self) -> tuple[int, AnyRow] | None:
         """The one wait that is not resolved, with its position."""
@@ -124,8 +150,10 @@ class Journal:
 
 
 def _join_value(future: AnyRow, members: Sequence[AnyRow]) -> Any:
+    if future.kind == Kind.SPAWN:
+        return future.first_child
     if future.kind == Kind.ALL:
-        return [row.output for row in members]
+        return [error_of(row) or row.output for row in members]
     return None if future.decided_by is None else _decider(future, members).output
 
 
@@ -137,12 +165,17 @@ def _join_error(future: AnyRow, members: Sequence[AnyRow]) -> Exception | None:
 
 
 def _decider(future: AnyRow, members: Sequence[AnyRow]) -> AnyRow:
-    at: int = future.decided_by - future.first_child
+    at: int = 0 if future.kind == Kind.TASK else future.decided_by - future.first_child
     return members[at]
 
 
 def suspended_body(
-    row: AnyRow, body: Body, input: Any, journal: Journal, slot: Slot | None
+    row: AnyRow,
+    body: Body,
+    input: Any,
+    journal: Journal,
+    slot: Slot | None,
+    began: datetime | None,
 ) -> Coroutine:
     """A suspended coroutine with a body: from its journal, or with its warm frame."""
     pending = journal.pending()
@@ -157,10 +190,12 @@ def suspended_body(
             input=input,
             journal=None if slot is not None else journal.entries(),
             slot=slot or Slot(),
+            began=began,
         ),
         seq=seq,
         serves=row.serves,
         cancelled=row.cancelled,
+        shielded=row.shielded,
     )
     if seq in journal.calls:
         coroutine.result = CallFuture(call_id=waiting.call_id)
@@ -171,9 +206,13 @@ def suspended_body(
 
 
 def _wait_for_join(coroutine: Coroutine, future: AnyRow, members: Sequence[AnyRow] = ()) -> None:
-    coroutine.members = range(future.first_child, future.first_child + future.children)
+    coroutine.members = _children(future)
     coroutine.result = join_future(
-        Kind(future.kind), coroutine.members, Remaining(coroutine.members, future.pending)
+        Kind(future.kind),
+        coroutine.members,
+        Remaining(coroutine.members, future.pending),
+        future.max_failures,
+        future.failed,
     )
     coroutine.wait = join_wait(future, members)
 
@@ -188,6 +227,7 @@ def counter(row: AnyRow, future: AnyRow) -> Coroutine:
         seq=future.seq,
         serves=row.serves,
         cancelled=row.cancelled,
+        shielded=row.shielded,
     )
     _wait_for_join(coroutine, future)
     return coroutine
@@ -204,6 +244,7 @@ def call_member(row: AnyRow) -> Coroutine:
         seq=row.seq,
         serves=row.serves,
         wait=call_wait(row),
+        limited=row.parked is not None,
     )
 
 

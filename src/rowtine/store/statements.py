@@ -12,6 +12,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    func,
     insert,
     null,
     select,
@@ -21,7 +22,7 @@ from sqlalchemy import (
 from rowtine.core.phases import CoroutinePhase, Phase, Resolution
 from rowtine.core.status import Status
 from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import after, moment, now
+from rowtine.store.types import Timestamp, after, moment, now
 
 
 def _bind(column: Any, name: str | None = None) -> Any:
@@ -30,6 +31,8 @@ def _bind(column: Any, name: str | None = None) -> Any:
 
 EXECUTION = _bind(calls.c.id, "e")
 RUN = _bind(calls.c.run, "n")
+NOW = bindparam("at", type_=Timestamp())
+"""The time of the round: the one that its coroutines see, and see again when they are rebuilt."""
 
 SUSPEND = (
     update(calls)
@@ -57,6 +60,7 @@ STATE_INSERT = insert(states).values(
     **POLLED,
     id=EXECUTION,
     version=_bind(states.c.version),
+    seed=_bind(states.c.seed),
     semantics=bindparam("semantics"),
     run=bindparam("run"),
     round=1,
@@ -106,8 +110,9 @@ COROUTINE_INSERT = insert(coroutines).values(
     function=_bind(coroutines.c.function),
     input=_bind(coroutines.c.input),
     fingerprint=_bind(coroutines.c.fingerprint),
+    shielded=bindparam("shielded", type_=Boolean()),
     phase=CoroutinePhase.SUSPENDED.value,
-    created_at=now(),
+    created_at=NOW,
 )
 
 COROUTINE_DONE = (
@@ -115,7 +120,7 @@ COROUTINE_DONE = (
     .where(THIS_COROUTINE)
     .values(
         phase=CoroutinePhase.DONE.value,
-        finished_at=now(),
+        finished_at=NOW,
         **{
             name: _bind(coroutines.c[name])
             for name in ("status", "output", "error_type", "error_message", "error_traceback")
@@ -127,9 +132,10 @@ COROUTINE_CANCELLED = update(coroutines).where(THIS_COROUTINE).values(cancelled=
 
 RESOLUTION: dict[str, Any] = {
     "pending": bindparam("pending"),
+    "failed": bindparam("failed"),
     "resolution": _bind(futures.c.resolution, "how"),
     "decided_by": _bind(futures.c.decided_by),
-    "resolved_at": case((_bind(futures.c.resolution, "how").is_(None), null()), else_=now()),
+    "resolved_at": case((_bind(futures.c.resolution, "how").is_(None), null()), else_=NOW),
 }
 
 SOURCE = ("source_file", "source_line", "await_stack")
@@ -144,7 +150,16 @@ FUTURE_INSERT = insert(futures).values(
     created_at=now(),
     **{
         name: _bind(futures.c[name])
-        for name in ("kind", "function", "first_child", "children", "cancel_losers", *SOURCE)
+        for name in (
+            "kind",
+            "function",
+            "first_child",
+            "children",
+            "max_failures",
+            "max_concurrency",
+            "cancel_losers",
+            *SOURCE,
+        )
     },
 )
 
@@ -175,6 +190,7 @@ REQUESTED = {
         "function",
         "input",
         "options",
+        "token",
         "created_round",
         *SOURCE,
     )
@@ -183,7 +199,11 @@ REQUESTED = {
 CALL_INSERT = insert(calls).values(
     **REQUESTED,
     phase=Phase.QUEUED.value,
-    due=after(bindparam("wait", type_=Float())),
+    # Without a moment and without a time to wait, it is not the clock that begins or ends it.
+    due=func.coalesce(
+        bindparam("until", type_=Timestamp()), after(bindparam("wait", type_=Float()))
+    ),
+    parked=bindparam("parked", type_=Boolean()),
     deadline=moment("deadline"),
     created_at=now(),
 )
@@ -206,14 +226,43 @@ DELIVERED = (
     .values(
         delivered_round=bindparam("r"),
         resolution=_bind(calls.c.resolution, "how"),
+        resolved_at=NOW,
+        decided_by=_bind(calls.c.decided_by, "timer"),
         arrived=null(),
     )
+)
+
+_parked = calls.alias()
+
+RELEASED = (
+    update(calls)
+    .where(
+        calls.c.id.in_(
+            select(_parked.c.id)
+            .where(
+                _parked.c.execution_id == EXECUTION,
+                _parked.c.run == RUN,
+                _parked.c.parent_id == bindparam("c"),
+                _parked.c.serves == bindparam("s"),
+                _parked.c.parked,
+                _parked.c.delivered_round.is_(None),
+            )
+            .order_by(_parked.c.call_id)
+            .limit(bindparam("room"))
+        )
+    )
+    .values(parked=False, due=now())
 )
 
 END_CALLS = (
     update(calls)
     .where(calls.c.execution_id == EXECUTION, calls.c.run == RUN, calls.c.delivered_round.is_(None))
-    .values(delivered_round=bindparam("r"), resolution=Resolution.CANCELLED.value, arrived=null())
+    .values(
+        delivered_round=bindparam("r"),
+        resolution=Resolution.CANCELLED.value,
+        resolved_at=NOW,
+        arrived=null(),
+    )
 )
 
 END_COROUTINES = (
@@ -223,7 +272,7 @@ END_COROUTINES = (
         coroutines.c.run == RUN,
         coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
     )
-    .values(phase=CoroutinePhase.DONE.value, status=Status.CANCELLED.value, finished_at=now())
+    .values(phase=CoroutinePhase.DONE.value, status=Status.CANCELLED.value, finished_at=NOW)
 )
 
 END_FUTURES = (
@@ -231,7 +280,7 @@ END_FUTURES = (
     .where(
         futures.c.execution_id == EXECUTION, futures.c.run == RUN, futures.c.resolution.is_(None)
     )
-    .values(resolution=Resolution.CANCELLED.value, resolved_at=now())
+    .values(resolution=Resolution.CANCELLED.value, resolved_at=NOW)
 )
 
 # Lock order: states, then calls, then coroutines and futures.
@@ -244,6 +293,7 @@ ORDER = (
     CALL_INSERT,
     CALL_CANCELLED,
     DELIVERED,
+    RELEASED,
     END_CALLS,
     COROUTINE_INSERT,
     COROUTINE_DONE,

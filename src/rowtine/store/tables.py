@@ -91,8 +91,8 @@ calls = Table(
     Column("claim", Integer, nullable=False, server_default=text("0")),
     Column("current_run", Integer, nullable=False, server_default=text("0")),
     Column("due", Timestamp),
-    # A member of a join that has as many running as it may have at once.
-    Column("parked", Boolean, nullable=False, server_default=text("false")),
+    # Of a member of a join that limits how many run at once: whether there was no room yet.
+    Column("parked", Boolean),
     Column("deadline", Timestamp),
     Column("worker", Id),
     Column("lease_expires", Timestamp),
@@ -110,6 +110,7 @@ calls = Table(
     Column("delivered_round", Integer),
     Column("resolution", Text),
     Column("resolved_at", Timestamp),
+    Column("decided_by", Integer),
     Column("source_file", Text),
     Column("source_line", Integer),
     Column("await_stack", Text),
@@ -143,10 +144,13 @@ calls = Table(
     ),
     CheckConstraint(
         "(phase = 'queued' OR due IS NULL)"
-        " AND (phase <> 'queued' OR due IS NOT NULL OR parked OR kind IN ('promise', 'signal'))",
+        " AND (phase <> 'queued' OR due IS NOT NULL OR COALESCE(parked, false)"
+        " OR kind IN ('promise', 'signal'))",
         name="ck_calls_due",
     ),
-    CheckConstraint("NOT parked OR (phase = 'queued' AND due IS NULL)", name="ck_calls_parked"),
+    CheckConstraint(
+        "NOT COALESCE(parked, false) OR (phase = 'queued' AND due IS NULL)", name="ck_calls_parked"
+    ),
     CheckConstraint("(kind = 'promise') = (token IS NOT NULL)", name="ck_calls_token"),
     CheckConstraint(
         "key IS NULL OR (execution_id IS NULL AND length(key) BETWEEN 1 AND 200)",
@@ -167,6 +171,10 @@ calls = Table(
         "(delivered_round IS NULL) = (resolution IS NULL)"
         " AND (delivered_round IS NULL) = (resolved_at IS NULL)",
         name="ck_calls_delivered",
+    ),
+    CheckConstraint(
+        "(COALESCE(resolution, '') = 'timeout') = (decided_by IS NOT NULL)",
+        name="ck_calls_decided",
     ),
 )
 Index(
@@ -336,7 +344,9 @@ futures = Table(
     CheckConstraint("kind = 'task' OR first_child > coroutine_id", name="ck_futures_children"),
     CheckConstraint("(resolution IS NULL) = (resolved_at IS NULL)", name="ck_futures_resolved"),
     CheckConstraint(
-        "decided_by IS NULL OR (decided_by >= first_child AND decided_by < first_child + children)",
+        # With `timeout` it is the timer of the time limit.
+        "decided_by IS NULL OR resolution = 'timeout'"
+        " OR (decided_by >= first_child AND decided_by < first_child + children)",
         name="ck_futures_decided",
     ),
 )

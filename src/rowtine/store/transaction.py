@@ -12,6 +12,7 @@ from typing import TypeVar
 from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
+from rowtine import quiet
 from rowtine.context import here
 from rowtine.core.options import DEFAULT
 from rowtine.core.payload import Identity
@@ -80,6 +81,7 @@ def run_round(
         if claimed is None:
             return Incompatible(f"a worker is running call {execution_id}")
         execution = claimed
+        loaded.input.now = claimed.now
     output = _run_beside(scheduler, replace(loaded, execution=execution))
     if isinstance(output, Incompatible):
         return output
@@ -99,7 +101,7 @@ def run_round(
 
 def _claim_here(connection: Connection, execution: Execution) -> Execution | None:
     """Take a queued call for the time of this transaction; None if it is not queued."""
-    taken = connection.execute(
+    began = connection.scalar(
         update(calls)
         .where(calls.c.id == execution.id, calls.c.phase == Phase.QUEUED.value)
         .values(
@@ -111,14 +113,22 @@ def _claim_here(connection: Connection, execution: Execution) -> Execution | Non
             lease_expires=now(),
             started_at=now(),
         )
+        .returning(calls.c.started_at)
     )
-    if taken.rowcount == 0:
+    if began is None:
         return None
-    return replace(execution, claim=execution.claim + 1, attempt=execution.attempt + 1)
+    return replace(
+        execution,
+        claim=execution.claim + 1,
+        attempt=execution.attempt + 1,
+        began=began,
+        now=began,
+    )
 
 
 def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     """Run the scheduler on a loop in another thread; serve its loads here, in the transaction."""
+    quiet.install()
     asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
     answer: list[Output | BaseException] = []
 
@@ -173,3 +183,9 @@ class _Beside:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return await self._ask(lambda: self.rows.results(coroutine))
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return await self._ask(lambda: self.rows.waiters(ids))
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return await self._ask(lambda: self.rows.ended_among(ids))

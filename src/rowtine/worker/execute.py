@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from rowtine import clock
+from rowtine import clock, quiet
 from rowtine.config import Settings
 from rowtine.context import here
 from rowtine.core.coroutine import Slot
@@ -27,6 +27,7 @@ from rowtine.store.committing import Round
 from rowtine.store.details import told
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
+from rowtine.worker import native
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import beat
 from rowtine.worker.policy import (
@@ -159,11 +160,14 @@ class Executor:
             root_id=claimed.root_id,
             caller_id=claimed.caller_id,
             failing_for=claimed.failing_for,
+            began=claimed.began,
+            now=claimed.began,
             options=claimed.options,
             deadline=claimed.deadline,
             details=claimed.details,
         )
-        output, seconds = await self._run(function, execution, Input(arguments=claimed.input), None)
+        input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
+        output, seconds = await self._run(function, execution, input, None)
         self.probe("round", execution.id)
         match output:
             case Poll():
@@ -309,6 +313,7 @@ class Executor:
             poll_max_wait_seconds=self.settings.poll_max_wait_seconds,
             codec=self.codec,
         )
+        quiet.install()
         began = clock.monotonic()
         timeout = timeout_of(execution, function)
         left = None if timeout is None else max(0.0, timeout - execution.running_seconds)
@@ -320,6 +325,8 @@ class Executor:
             if not limit.expired():
                 raise
             output = Exit(failure(_timed_out(function, timeout), self.codec))
+        if isinstance(output, Poll):
+            native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began
 
 
@@ -347,6 +354,12 @@ class _Loader:
 
     async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.results(coroutine))
+
+    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        return await self._read(lambda rows: rows.waiters(ids))
+
+    async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
+        return await self._read(lambda rows: rows.ended_among(ids))
 
 
 def _timed_out(function: Function[..., Any], timeout: float | None) -> TimeoutError:

@@ -1,5 +1,5 @@
-"""Heartbeats: of a worker, in a thread that renews what it holds, whatever the event loop is busy
-with; and of a call, when its body says so."""
+"""Heartbeats: of a worker, in a thread that renews what it holds while the event loop is busy with
+something else; and of a call, when its body says so."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Heartbeat:
         worker: WorkerRow,
         lease: float,
         lost: Callable[[set[str]], None],
+        alive: Callable[[], bool],
     ) -> None:
         self._database = database
         self._worker = worker
         self._lease = lease
         self._lost = lost
+        self._alive = alive
         self._calls: Mapping[str, int] = {}
         self._rounds: frozenset[str] = frozenset()
         self._ended = threading.Event()
@@ -49,7 +51,8 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._ended.wait(heartbeat_interval(self._lease)):
             try:
-                self._beat()
+                if self._alive():
+                    self._beat()
             except DatabaseError as error:
                 log.warning("no heartbeat: %s", error)
 

@@ -15,18 +15,19 @@ from typing import Any, Self
 
 import msgspec
 
-from rowtine import clock
+from rowtine import clock, quiet
 from rowtine.config import Settings
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
-from rowtine.store import Connection, Database, calls, rounds, schema, workers
+from rowtine.store import Connection, Database, calls, rounds, schema, stopping, workers
 from rowtine.store.calls import Claimed
 from rowtine.worker.execute import Executor
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
-from rowtine.worker.policy import poll_wait, room
+from rowtine.worker.policy import heartbeat_interval, poll_wait, room
+from rowtine.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
 
@@ -34,6 +35,7 @@ log = logging.getLogger("rowtine")
 
 _TIMERS_AT_ONCE = 500
 _RECOVERED_AT_ONCE = 100
+_EXPIRED_AT_ONCE = 20
 
 
 class Worker:
@@ -77,11 +79,14 @@ class Worker:
         give the rest back. SchemaError if the tables are at another revision."""
         self._loop = asyncio.get_running_loop()
         schema.check(self.database)
+        quiet.install()
         gateway = Gateway(self.database, self.codec)
         executor = Executor(
             self.registry, self.codec, gateway, self.settings, self.version, self.probe, self.id
         )
-        heartbeat = Heartbeat(self.database, self._row(), self.settings.lease, self._lost)
+        lease = self.settings.lease
+        watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
+        heartbeat = Heartbeat(self.database, self._row(), lease, self._lost, watchdog.alive)
         await gateway.write(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
         try:
@@ -150,8 +155,16 @@ class Worker:
         ):
             return [], []
 
+        held, tries = dict(self._held), 0
+
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
+            nonlocal tries
+            tries += 1
+            if tries > 1:  # what the try before has claimed, if only its reply was lost
+                calls.give_back_unknown(connection, self.id, held)
             calls.fire_timers(connection, _TIMERS_AT_ONCE)
+            for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
+                log.warning("%s: its deadline has passed", id)
             for id in calls.recover(connection, _RECOVERED_AT_ONCE):
                 log.warning("%s: its worker was lost, it is queued again", id)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)

@@ -1,0 +1,114 @@
+"""Signals: sent to an execution, queued by name, each taken by one wait.
+
+Sending and committing a round both lock the execution's rows first, and both match what is queued
+with who waits afterwards. So a signal that is sent at the very moment of a wait finds it, or is
+found by it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Collection
+
+from sqlalchemy import Connection, bindparam, func, insert, select, update
+
+from rowtine.core.payload import Payload
+from rowtine.core.phases import Kind, Phase
+from rowtine.errors import Conflict, NotFound
+from rowtine.store.calls import lock_calls, lock_states, write_outcomes
+from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.tables import calls, signals
+from rowtine.store.types import now
+
+__all__ = ["forget_run", "match", "put_back", "send"]
+
+
+def send(connection: Connection, execution_id: str, name: str, value: Payload) -> None:
+    """Queue a signal, and give it to a wait for it if there is one.
+
+    NotFound if there is no such call, Conflict if it is over.
+    """
+    lock_states(connection, [execution_id])
+    standing = lock_calls(connection, [execution_id]).get(execution_id)
+    if standing is None:
+        raise NotFound(f"there is no call {execution_id}")
+    if standing[0] == Phase.DONE:
+        raise Conflict(f"call {execution_id} is done, and hears no signal")
+    last = select(func.coalesce(func.max(signals.c.number), 0)).where(
+        signals.c.execution_id == execution_id
+    )
+    connection.execute(
+        insert(signals).values(
+            execution_id=execution_id,
+            number=(connection.scalar(last) or 0) + 1,
+            name=name,
+            value=value,
+            created_at=now(),
+        )
+    )
+    match(connection, [execution_id])
+
+
+def match(connection: Connection, executions: Collection[str]) -> None:
+    """Give queued signals to the waits for them, the oldest to the oldest. The executions are
+    locked."""
+    if not executions:
+        return
+    ids = sorted(executions)
+    queued = connection.execute(
+        select(signals)
+        .where(signals.c.execution_id.in_(ids), signals.c.call_id.is_(None))
+        .order_by(signals.c.execution_id, signals.c.number)
+    ).all()
+    if not queued:
+        return
+    waiting: dict[tuple[str, str], deque[tuple[str, int]]] = defaultdict(deque)
+    for wait in connection.execute(
+        select(calls.c.id, calls.c.execution_id, calls.c.function, calls.c.claim)
+        .where(
+            calls.c.execution_id.in_(ids),
+            calls.c.kind == Kind.SIGNAL.value,
+            calls.c.phase == Phase.QUEUED.value,
+        )
+        .order_by(calls.c.execution_id, calls.c.call_id)
+    ):
+        waiting[wait.execution_id, wait.function].append((wait.id, wait.claim))
+    taken: list[dict[str, object]] = []
+    outcomes: list[Outcome] = []
+    for signal in queued:
+        if waits := waiting.get((signal.execution_id, signal.name)):
+            id, claim = waits.popleft()
+            taken.append({"e": signal.execution_id, "n": signal.number, "taker": id})
+            settled = Settled(output=signal.value)
+            outcomes.append(Outcome(id, claim, signal.execution_id, settled))
+    if taken:
+        connection.execute(_TAKE, taken)
+        write_outcomes(connection, outcomes)
+
+
+_TAKE = (
+    update(signals)
+    .where(
+        signals.c.execution_id == bindparam("e", type_=signals.c.execution_id.type),
+        signals.c.number == bindparam("n"),
+    )
+    .values(call_id=bindparam("taker", type_=signals.c.call_id.type))
+)
+
+
+def put_back(connection: Connection, withdrawn: Collection[str]) -> None:
+    """Queue again, at their old places, the signals that these waits took and nobody heard."""
+    if withdrawn:
+        connection.execute(
+            update(signals).where(signals.c.call_id.in_(sorted(withdrawn))).values(call_id=None)
+        )
+
+
+def forget_run(connection: Connection, executions: Collection[str]) -> None:
+    """Queue all signals of these executions again: they begin anew, and will ask for them."""
+    if executions:
+        connection.execute(
+            update(signals)
+            .where(signals.c.execution_id.in_(sorted(executions)), signals.c.call_id.is_not(None))
+            .values(call_id=None)
+        )

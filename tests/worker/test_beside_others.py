@@ -1,0 +1,120 @@
+"""Apps and workers beside others that are none of their business."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rowtine
+from acceptance.support import assert_lawful
+from databases import query
+from rowtine.clock import new_id
+from rowtine.store import schema
+
+NewApp = Callable[..., rowtine.App]
+
+RAN: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> None:
+    RAN.clear()
+
+
+class A:
+    name = "a"
+
+
+class B:
+    name = "b"
+
+
+def define(app: rowtine.App, tenant: type[A | B]) -> rowtine.App:
+    @app.function(name="step")
+    def step(x: int) -> str:
+        RAN.append((tenant.name, x))
+        return f"{tenant.name} {x}"
+
+    @app.function(name="main")
+    async def main(x: int) -> list[str]:
+        first = await step(x)
+        await rowtine.sleep(0.01)
+        return [first, *await rowtine.gather(step(x + 1), step(x + 2))]
+
+    return app
+
+
+def expected(tenant: str, x: int) -> list[str]:
+    return [f"{tenant} {x + n}" for n in range(3)]
+
+
+@pytest.fixture
+def tenants(
+    request: pytest.FixtureRequest, kind: str, warm: int, tmp_path: Path
+) -> Iterator[dict[str, rowtine.App]]:
+    """Two apps with equal names: in two schemas of one PostgreSQL database, in two SQLite files."""
+    url = request.getfixturevalue(f"{kind}_url")
+    other, other_schema = url, "other"
+    if kind == "sqlite":
+        other, other_schema = f"sqlite:///{tmp_path}/other.db", "rowtine"
+    schema.migrate(other, schema=other_schema)
+    made = {
+        "a": rowtine.App(url, warm=warm, poll_interval=0.02),
+        "b": rowtine.App(other, schema=other_schema, warm=warm, poll_interval=0.02),
+    }
+    define(made["a"], A)
+    define(made["b"], B)
+    yield made
+    for app in made.values():
+        app.close()
+
+
+@pytest.mark.peer_case(144)
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_tenants_do_not_see_each_others_calls_even_with_the_same_ids(
+    tenants: dict[str, rowtine.App], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handles = {}
+    for name, app in tenants.items():
+        ids = iter([f"01890000-0000-7000-8000-00000000000{n}" for n in range(1, 6)])
+        with monkeypatch.context() as patched:
+            patched.setattr("rowtine.clock.new_id", lambda ids=ids: next(ids))
+            handles[name] = [app.start(rowtine.call("main", 10 * n)) for n in range(5)]
+    assert [h.id for h in handles["a"]] == [h.id for h in handles["b"]]
+
+    with tenants["a"].worker().start():
+        for n, handle in enumerate(handles["a"]):
+            assert handle.result(timeout=60) == expected("a", 10 * n)
+    assert {tenant for tenant, _ in RAN} == {"a"}
+    with tenants["b"].worker().start():
+        for n, handle in enumerate(handles["b"]):
+            assert handle.result(timeout=60) == expected("b", 10 * n)
+
+    assert len(RAN) == len(set(RAN)) == 30
+
+
+@pytest.mark.peer_case(104)
+def test_two_workers_that_go_by_one_id_run_nothing_twice(
+    new_app: NewApp, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = define(new_app(concurrency=2), A)
+    id = new_id()
+    with monkeypatch.context() as patched:
+        patched.setattr("rowtine.clock.new_id", lambda: id)
+        workers = [app.worker(), app.worker()]
+    assert [worker.id for worker in workers] == [id, id]
+
+    handles = [app.start(rowtine.call("main", 10 * n)) for n in range(10)]
+    with contextlib.ExitStack() as stack:
+        for worker in workers:
+            stack.enter_context(worker.start())
+        results = [handle.result(timeout=60) for handle in handles]
+
+    assert results == [expected("a", 10 * n) for n in range(10)]
+    assert len(RAN) == len(set(RAN)) == 30
+    assert query(database_url, "select max(claim) from calls where kind = 'function'") == [(1,)]
+    assert_lawful(database_url)
