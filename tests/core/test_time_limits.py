@@ -202,6 +202,21 @@ def test_a_cancellation_from_outside_is_no_timeout(begin: Begin) -> None:
     assert execution.status == "CANCELLED"
 
 
+def test_a_cancellation_from_outside_while_a_limit_cleans_up_is_no_timeout(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        async with timeout(60):
+            try:
+                await call("a")
+            finally:
+                await call("clean-up")
+
+    execution = begin(main).answer(timeout=None)
+    assert execution.calls == ["clean-up"]
+
+    assert execution.resume(cancel=True).status == "CANCELLED"
+
+
 def test_a_limit_is_entered_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:
