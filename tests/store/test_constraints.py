@@ -23,9 +23,9 @@ from rowtine.store.tables import (
 )
 from rowtine.store.types import now
 
-# A root that waits for all of a coroutine and three calls: one that is queued, a promise, and one
-# that is parked; the call of that coroutine, which a worker runs; two signals for the root, of which
-# one was taken; and a root with a key that is done.
+# A root that waits for all of a coroutine and three calls: one that is queued, a promise and one
+# that is parked; the call of that coroutine, which a worker runs; two signals for the root, one of
+# them taken; and a root with a key that is done.
 ROOT = "01890000-0000-7000-8000-00000000000a"
 QUEUED = "01890000-0000-7000-8000-00000000000b"
 RUNNING = "01890000-0000-7000-8000-00000000000c"
@@ -274,9 +274,7 @@ CORRUPTIONS = {
     "arrived, and delivered": call(
         "arrived", DONE, arrived=1, delivered_round=1, resolution="result", resolved_at=now()
     ),
-    "delivered without a resolution": call(
-        "delivered", DONE, delivered_round=2, resolved_at=now()
-    ),
+    "delivered without a resolution": call("delivered", DONE, delivered_round=2, resolved_at=now()),
     "resolved without a round": call("delivered", DONE, resolution="result", resolved_at=now()),
     "resolved at no time": call("delivered", DONE, delivered_round=2, resolution="result"),
     "a wait whose time was up, by no limit": call("decided", DONE, **told("timeout")),

@@ -44,7 +44,8 @@ __all__ = [
     "placed",
 ]
 
-_HERE = str(Path(__file__).parent)
+_PACKAGE = Path(__file__).parent.parent
+_OURS = tuple(str(_PACKAGE / name) for name in ("core", "awaitables.py", "fanout.py"))
 """Frames of these files are not the user's. Those of the demo, which is in the package too, are."""
 
 
@@ -568,7 +569,7 @@ def where(chain: _Chain) -> Where | None:
     lines = [
         (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         for _, frame in chain
-        if not frame.f_code.co_filename.startswith(_HERE)
+        if not frame.f_code.co_filename.startswith(_OURS)
     ]
     if not lines:
         return None
