@@ -408,6 +408,13 @@ def _create_signals(schema: str | None, types: _Types) -> None:
         sa.CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_signals_name"),
         schema=schema,
     )
+    _partial_index(
+        "ix_signals_queued",
+        "signals",
+        ["execution_id", "name", "number"],
+        "call_id IS NULL",
+        schema,
+    )
 
 
 def _create_workers(schema: str | None, types: _Types) -> None:

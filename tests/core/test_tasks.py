@@ -286,6 +286,15 @@ def test_as_completed_gives_tasks_in_the_order_in_which_they_end(begin: Begin) -
     assert execution.value == [3, 1, 4, 2]  # of the coroutine more was left to do
 
 
+def test_as_completed_takes_tasks_that_go_on_already(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        tasks = [spawn(call("a")), spawn(does("b"))]
+        return [await task async for task in as_completed(tasks)]
+
+    assert begin(main).answer(b=2).answer(a=1).value == [2, 1]
+
+
 def test_as_completed_of_nothing_ends_at_once(begin: Begin) -> None:
     @durable
     async def main() -> Any:

@@ -12,16 +12,27 @@ from sqlalchemy.exc import IntegrityError
 
 from databases import PostgresDatabases, SqliteDatabases
 from rowtine.store.engine import Database
-from rowtine.store.tables import calls, coroutines, futures, metadata, states, workers
+from rowtine.store.tables import (
+    calls,
+    coroutines,
+    futures,
+    metadata,
+    signals,
+    states,
+    workers,
+)
 from rowtine.store.types import now
 
-# A root that waits for all of a coroutine and a call, the call of that coroutine, which a worker
-# runs, and a root that is done.
+# A root that waits for all of a coroutine and three calls: one that is queued, a promise, and one
+# that is parked; the call of that coroutine, which a worker runs; two signals for the root, of which
+# one was taken; and a root with a key that is done.
 ROOT = "01890000-0000-7000-8000-00000000000a"
 QUEUED = "01890000-0000-7000-8000-00000000000b"
 RUNNING = "01890000-0000-7000-8000-00000000000c"
 DONE = "01890000-0000-7000-8000-00000000000d"
 WORKER = "01890000-0000-7000-8000-00000000000e"
+PROMISE = "01890000-0000-7000-8000-00000000001a"
+PARKED = "01890000-0000-7000-8000-00000000001b"
 NOBODY = "01890000-0000-7000-8000-0000000000ff"
 
 NO_CALLER = dict.fromkeys(("execution_id", "run", "coroutine_id", "seq", "call_id", "root_id"))
@@ -47,12 +58,13 @@ def a_child(id: str, phase: str, number: int, **columns: Any) -> dict[str, Any]:
 def a_state(id: str) -> dict[str, Any]:
     return {
         "id": id,
+        "seed": "5eed",
         "semantics": 1,
         "run": 0,
         "round": 1,
-        "next_coroutine_id": 3,
-        "next_call_id": 2,
-        "outstanding_calls": 2,
+        "next_coroutine_id": 5,
+        "next_call_id": 4,
+        "outstanding_calls": 4,
         "arrived": 0,
         "delivered": 0,
         "poll_min_results": 1,
@@ -81,12 +93,24 @@ def a_future(**columns: Any) -> dict[str, Any]:
         "coroutine_id": 0,
         "seq": 0,
         "kind": "all",
-        "function": "all(f, g)",
+        "function": "all(f, g, promise, h)",
         "first_child": 1,
-        "children": 2,
-        "pending": 2,
+        "children": 4,
+        "pending": 4,
+        "max_concurrency": 2,
         "cancel_losers": True,
         "created_round": 1,
+        "created_at": now(),
+        **columns,
+    }
+
+
+def a_signal(number: int, **columns: Any) -> dict[str, Any]:
+    return {
+        "execution_id": ROOT,
+        "number": number,
+        "name": "paid",
+        "value": "1",
         "created_at": now(),
         **columns,
     }
@@ -104,16 +128,25 @@ def a_worker(id: str) -> dict[str, Any]:
     }
 
 
+MEMBER = {"parent_id": 0, "serves": 0}
+
 SOUND: list[tuple[Table, dict[str, Any]]] = [
     (workers, a_worker(WORKER)),
     (calls, a_call(ROOT, "suspended")),
     (states, a_state(ROOT)),
-    (calls, a_child(QUEUED, "queued", 0, coroutine_id=2, parent_id=0, serves=0, due=now())),
+    (calls, a_child(QUEUED, "queued", 0, coroutine_id=2, **MEMBER, due=now())),
     (calls, a_child(RUNNING, "running", 1, coroutine_id=1, worker=WORKER, lease_expires=now())),
-    (calls, a_call(DONE, "done", status="OK", output="1", finished_at=now())),
+    (
+        calls,
+        a_child(PROMISE, "queued", 2, coroutine_id=3, **MEMBER, token="t1") | {"kind": "promise"},
+    ),
+    (calls, a_child(PARKED, "queued", 3, coroutine_id=4, **MEMBER, parked=True)),
+    (calls, a_call(DONE, "done", status="OK", output="1", finished_at=now(), key="k")),
     (coroutines, a_coroutine(0)),
     (coroutines, a_coroutine(1, parent_id=0, serves=0, input="[]")),
     (futures, a_future()),
+    (signals, a_signal(1)),
+    (signals, a_signal(2, call_id=DONE)),
 ]
 
 
@@ -142,20 +175,20 @@ def database(url: str) -> Iterator[Database]:
 class Corrupt:
     """One statement that must be refused, and by what."""
 
-    def __init__(self, constraint: str, table: Table, key: Any = None, **columns: Any) -> None:
-        """`key` is the sound row that is changed; without, `columns` is a row to insert."""
+    def __init__(self, constraint: str, table: Table, id: Any = None, /, **columns: Any) -> None:
+        """`id` is that of the sound row that is changed; without, `columns` is one to insert."""
         self.constraint = constraint
         # A negative number of calls breaks both, and each database names the one it tries first.
         implied = constraint == "ck_states_outstanding"
         self.constraints = {constraint} | ({"ck_states_arrived"} if implied else set())
         self.table = table
-        if key is None:
+        if id is None:
             self.statement: Any = insert(table).values(columns)
         else:
-            self.statement = update(table).where(table.c.id == key).values(columns)
+            self.statement = update(table).where(table.c.id == id).values(columns)
 
 
-def call(constraint: str, id: str, **columns: Any) -> Corrupt:
+def call(constraint: str, id: str, /, **columns: Any) -> Corrupt:
     return Corrupt(f"ck_calls_{constraint}", calls, id, **columns)
 
 
@@ -171,6 +204,10 @@ def future(constraint: str, **columns: Any) -> Corrupt:
     return Corrupt(f"ck_futures_{constraint}", futures, **a_future(seq=1, **columns))
 
 
+def told(resolution: str) -> dict[str, Any]:
+    return {"delivered_round": 2, "resolution": resolution, "resolved_at": now()}
+
+
 CORRUPTIONS = {
     # calls
     "two calls of one id": Corrupt("pk_calls", calls, **a_call(DONE, "queued", due=now())),
@@ -184,7 +221,9 @@ CORRUPTIONS = {
     "a call of an unknown kind": call("kind", QUEUED, kind="coroutine"),
     "an unknown phase": call("phase", ROOT, phase="sleeping"),
     "an unknown status": call("status", QUEUED, status="FINE"),
-    "an unknown resolution": call("resolution", DONE, resolution="luck", delivered_round=1),
+    "an unknown resolution": call(
+        "resolution", DONE, resolution="luck", delivered_round=1, resolved_at=now()
+    ),
     "a function without a name": call("function", QUEUED, function=""),
     "a name of 201 characters": call("function", QUEUED, function="f" * 201),
     "a negative attempt": call("counters", QUEUED, attempt=-1),
@@ -204,6 +243,28 @@ CORRUPTIONS = {
     "done, and due": call("due", DONE, due=now()),
     "running, and due": call("due", RUNNING, due=now()),
     "queued, and never due": call("due", QUEUED, due=None),
+    "queued after it was parked, and never due": call("due", PARKED, parked=False),
+    "parked, and due": call("parked", PARKED, due=now()),
+    "running, and parked": call("parked", RUNNING, parked=True),
+    "a promise without a token": call("token", PROMISE, token=None),
+    "a token of a call that is no promise": call("token", QUEUED, token="t2"),
+    "one token for two": Corrupt(
+        "ix_calls_token",
+        calls,
+        **a_call(NOBODY, "queued", token="t1") | {"kind": "promise"},
+    ),
+    "a key of a call that is no root": call("key", QUEUED, key="k2"),
+    "a key without a character": call("key", DONE, key=""),
+    "a key of 201 characters": call("key", DONE, key="k" * 201),
+    "two calls of one function and key": Corrupt(
+        "ix_calls_key", calls, **a_call(NOBODY, "queued", due=now(), key="k")
+    ),
+    "... also where one has become another": Corrupt(
+        "ix_calls_key",
+        calls,
+        **a_call(NOBODY, "queued", due=now(), key="k", asked_function="f", asked_input="[]")
+        | {"function": "g"},
+    ),
     "done without an outcome": call("done", DONE, status=None),
     "done without a time": call("done", DONE, finished_at=None),
     "finished, but not done": call("done", QUEUED, finished_at=now()),
@@ -211,17 +272,23 @@ CORRUPTIONS = {
     "an error of no status": call("error", QUEUED, error_type="ValueError"),
     "arrived, but not done": call("arrived", QUEUED, arrived=1),
     "arrived, and delivered": call(
-        "arrived", DONE, arrived=1, delivered_round=1, resolution="result"
+        "arrived", DONE, arrived=1, delivered_round=1, resolution="result", resolved_at=now()
     ),
-    "delivered without a resolution": call("delivered", DONE, delivered_round=2),
-    "resolved without a round": call("delivered", DONE, resolution="result"),
+    "delivered without a resolution": call(
+        "delivered", DONE, delivered_round=2, resolved_at=now()
+    ),
+    "resolved without a round": call("delivered", DONE, resolution="result", resolved_at=now()),
+    "resolved at no time": call("delivered", DONE, delivered_round=2, resolution="result"),
+    "a wait whose time was up, by no limit": call("decided", DONE, **told("timeout")),
+    "a wait with a result, by a limit": call("decided", DONE, **told("result"), decided_by=1),
+    "an open wait with a limit that was over": call("decided", QUEUED, decided_by=1),
     # states
     "two states of one execution": Corrupt("pk_states", states, **a_state(ROOT)),
     "a state of no call": Corrupt("fk_states_call", states, **a_state(NOBODY)),
     "less than no call outstanding": state("outstanding", outstanding_calls=-1),
     "less delivered than nothing": state("arrived", arrived=-1, delivered=-1),
     "more delivered than arrived": state("arrived", arrived=1, delivered=2),
-    "more waiting than outstanding": state("arrived", arrived=3),
+    "more waiting than outstanding": state("arrived", arrived=5),
     "a round before the first": state("round", round=0),
     "a run before the first": state("round", run=-1),
     "a round that is run, and never ends": state("lease", worker=WORKER),
@@ -239,7 +306,7 @@ CORRUPTIONS = {
     "a coroutine of an unknown status": Corrupt(
         "ck_coroutines_status",
         coroutines,
-        **a_coroutine(2, parent_id=0, serves=0, status="FINE", finished_at=now())
+        **a_coroutine(9, parent_id=0, serves=0, status="FINE", finished_at=now())
         | {"phase": "done"},
     ),
     "a second main coroutine": coroutine("tree", 1, parent_id=None, serves=None),
@@ -258,16 +325,33 @@ CORRUPTIONS = {
     ),
     "a wait of an unknown kind": future("kind", kind="some"),
     "an unknown resolution of a wait": future("resolution", resolution="luck", resolved_at=now()),
-    "more pending than there are": future("pending", pending=3),
+    "more pending than there are": future("pending", pending=5),
     "less pending than none": future("pending", pending=-1),
     "a wait for oneself": future("children", first_child=0),
-    "resolved at no time": future("resolved", resolution="result"),
+    "more failures than members": future("failed", failed=5),
+    "less failures than none": future("failed", failed=-1),
+    "a bearing of less than no failure": future("limits", max_failures=-1),
+    "room for none": future("limits", max_concurrency=0),
+    "resolved, but at no time": future("resolved", resolution="result"),
     "a time of a resolution that is not": future("resolved", resolved_at=now()),
     "decided by one before the members": future(
         "decided", decided_by=0, resolution="result", resolved_at=now()
     ),
     "decided by one after the members": future(
-        "decided", decided_by=3, resolution="result", resolved_at=now()
+        "decided", decided_by=5, resolution="result", resolved_at=now()
+    ),
+    # signals
+    "two signals of one number": Corrupt("pk_signals", signals, **a_signal(1)),
+    "a signal to nobody": Corrupt(
+        "fk_signals_execution", signals, **a_signal(1) | {"execution_id": NOBODY}
+    ),
+    "two signals that one wait has taken": Corrupt(
+        "uq_signals_call", signals, **a_signal(3, call_id=DONE)
+    ),
+    "a signal before the first": Corrupt("ck_signals_number", signals, **a_signal(0)),
+    "a signal without a name": Corrupt("ck_signals_name", signals, **a_signal(3) | {"name": ""}),
+    "a signal's name of 201 characters": Corrupt(
+        "ck_signals_name", signals, **a_signal(3) | {"name": "n" * 201}
     ),
     # workers
     "two workers of one id": Corrupt("pk_workers", workers, **a_worker(WORKER)),
@@ -286,9 +370,9 @@ def test_the_database_refuses(database: Database, story: str) -> None:
 
 def test_every_constraint_has_a_corruption_that_it_refuses() -> None:
     constraints = {
-        str(constraint.name)
+        str(each.name)
         for table in metadata.tables.values()
-        for constraint in table.constraints
+        for each in (*table.constraints, *(index for index in table.indexes if index.unique))
     }
 
     assert {corruption.constraint for corruption in CORRUPTIONS.values()} == constraints
@@ -327,11 +411,13 @@ def named(error: IntegrityError, table: Table) -> set[str]:
     if kind == "FOREIGN KEY":
         return {str(each.constraint.name) for each in table.foreign_keys if each.constraint}
     what = what.removeprefix(": ").replace(f"{table.name}.", "")
+    if kind == "UNIQUE" and what.startswith("index "):  # one with an expression
+        return {what.split("'")[1]}
     if kind == "UNIQUE":
         return {
-            str(constraint.name)
-            for constraint in table.constraints
-            if [column.name for column in getattr(constraint, "columns", ())] == what.split(", ")
+            str(each.name)
+            for each in (*table.constraints, *table.indexes)
+            if [column.name for column in getattr(each, "columns", ())] == what.split(", ")
         }
     return {what}
 
@@ -342,5 +428,5 @@ def test_what_belongs_to_a_call_goes_with_it(database: Database) -> None:
         connection.execute(calls.delete().where(calls.c.id == ROOT))
 
         assert connection.scalars(calls.select().with_only_columns(calls.c.id)).all() == [DONE]
-        for table in (states, coroutines, futures):
+        for table in (states, coroutines, futures, signals):
             assert connection.execute(table.select()).all() == []

@@ -363,7 +363,7 @@ class _Replay:
         asked, self.running.asked = self.running.asked, []
         for each in asked:
             if isinstance(each, Group):
-                each.first = self._entry(each.wait).value
+                each.first = self._entry(placed(each.wait)).value
 
     def _entry(self, wait: Wait | None) -> Entry:
         entry = self.feed[self.at]

@@ -382,7 +382,7 @@ class _Round:
 
     def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
         """Begin the members of a group: an entry of the journal that is resolved at once."""
-        wait: Wait = group.wait
+        wait: Wait = placed(group.wait)
         ids = self._allot(len(wait.members))
         group.first = ids.start
         change = self._opened(coroutine, wait, ids, None)

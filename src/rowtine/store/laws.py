@@ -85,7 +85,8 @@ LAWS = (
         """
         SELECT id, phase, resolution, cancelling FROM rowtine.calls
         WHERE delivered_round IS NOT NULL AND phase <> 'done'
-          AND NOT (resolution = 'cancelled' AND phase = 'suspended' AND cancelling)
+          AND NOT (resolution IN ('cancelled', 'timeout') AND phase = 'suspended'
+                   AND cancelling)
         """,
     ),
     Law(
@@ -183,7 +184,7 @@ LAWS = (
         """
         SELECT execution_id, run, coroutine_id, seq, pending, open_coroutines, open_calls
         FROM (
-            SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.pending,
+            SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.kind, f.pending,
                    (SELECT count(*) FROM rowtine.coroutines c
                     WHERE c.execution_id = f.execution_id AND c.run = f.run
                       AND c.parent_id = f.coroutine_id AND c.serves = f.seq
@@ -195,7 +196,7 @@ LAWS = (
             FROM rowtine.futures f
             WHERE f.resolution IS NULL
         ) members
-        WHERE pending < 1 OR pending <> open_coroutines + open_calls
+        WHERE pending < 1 OR (kind <> 'task' AND pending <> open_coroutines + open_calls)
         """,
     ),
     Law(
@@ -365,7 +366,10 @@ LAWS = (
         LEFT JOIN rowtine.calls k
                ON k.execution_id = f.execution_id AND k.run = f.run
               AND k.coroutine_id = f.decided_by
-              AND k.parent_id = f.coroutine_id AND k.serves = f.seq AND k.resolution = f.resolution
+              AND (f.kind = 'task' OR (k.parent_id = f.coroutine_id AND k.serves = f.seq))
+              AND (k.resolution = f.resolution
+                   OR (f.resolution = 'error' AND k.resolution IN ('cancelled', 'timeout'))
+                   OR (f.resolution = 'timeout' AND k.kind = 'timer' AND k.resolution = 'result'))
         WHERE f.decided_by IS NOT NULL AND c.id IS NULL AND k.id IS NULL
         """,
     ),

@@ -18,6 +18,7 @@ from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
 from rowtine.errors import AnyException, Cancelled, IncompatibleState, RemoteError
+from rowtine.store.options import options_from_text
 
 __all__ = [
     "Bodies",
@@ -69,6 +70,7 @@ def call_wait(row: AnyRow) -> Wait:
         Kind(row.kind),
         row.asked_function or row.function,
         row.input if row.asked_input is None else row.asked_input,
+        options=options_from_text(row.options),
     )
 
 

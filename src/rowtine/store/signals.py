@@ -54,37 +54,41 @@ def match(connection: Connection, executions: Collection[str]) -> None:
     locked."""
     if not executions:
         return
-    ids = sorted(executions)
-    queued = connection.execute(
-        select(signals)
-        .where(signals.c.execution_id.in_(ids), signals.c.call_id.is_(None))
-        .order_by(signals.c.execution_id, signals.c.number)
-    ).all()
-    if not queued:
-        return
     waiting: dict[tuple[str, str], deque[tuple[str, int]]] = defaultdict(deque)
-    for wait in connection.execute(
+    waits = (
         select(calls.c.id, calls.c.execution_id, calls.c.function, calls.c.claim)
         .where(
-            calls.c.execution_id.in_(ids),
+            calls.c.execution_id.in_(sorted(executions)),
             calls.c.kind == Kind.SIGNAL.value,
             calls.c.phase == Phase.QUEUED.value,
         )
         .order_by(calls.c.execution_id, calls.c.call_id)
-    ):
+    )
+    for wait in connection.execute(waits):
         waiting[wait.execution_id, wait.function].append((wait.id, wait.claim))
     taken: list[dict[str, object]] = []
     outcomes: list[Outcome] = []
-    for signal in queued:
-        if waits := waiting.get((signal.execution_id, signal.name)):
-            id, claim = waits.popleft()
-            taken.append({"e": signal.execution_id, "n": signal.number, "taker": id})
-            settled = Settled(output=signal.value)
-            outcomes.append(Outcome(id, claim, signal.execution_id, settled))
+    for (execution_id, name), takers in waiting.items():
+        oldest = {"e": execution_id, "called": name, "most": len(takers)}
+        for signal in connection.execute(_OLDEST, oldest).all():
+            id, claim = takers.popleft()
+            taken.append({"e": execution_id, "n": signal.number, "taker": id})
+            outcomes.append(Outcome(id, claim, execution_id, Settled(output=signal.value)))
     if taken:
         connection.execute(_TAKE, taken)
         write_outcomes(connection, outcomes)
 
+
+_OLDEST = (
+    select(signals.c.number, signals.c.value)
+    .where(
+        signals.c.execution_id == bindparam("e", type_=signals.c.execution_id.type),
+        signals.c.name == bindparam("called"),
+        signals.c.call_id.is_(None),
+    )
+    .order_by(signals.c.number)
+    .limit(bindparam("most"))
+)
 
 _TAKE = (
     update(signals)

@@ -369,6 +369,14 @@ signals = Table(
     CheckConstraint("number >= 1", name="ck_signals_number"),
     CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_signals_name"),
 )
+Index(
+    "ix_signals_queued",
+    signals.c.execution_id,
+    signals.c.name,
+    signals.c.number,
+    postgresql_where=text("call_id IS NULL"),
+    sqlite_where=text("call_id IS NULL"),
+)
 
 workers = Table(
     "workers",
