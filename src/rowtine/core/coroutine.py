@@ -600,7 +600,7 @@ def _is_installed(frame: types.FrameType) -> bool:
 
 
 _OPEN = {
-    asyncio.Timeout: "use rowtine.race with rowtine.sleep",
+    asyncio.Timeout: "use rowtine.timeout",
     asyncio.TaskGroup: "use rowtine.gather",
     asyncio.Lock: "leave the block first",
     asyncio.Semaphore: "leave the block first",
