@@ -490,26 +490,26 @@ class Stage:
         with self.app.database.writing() as connection:
             claimed = calls.claim(connection, WORKER, ["program"], 10, 1000)
             woken = rounds.claim_rounds(connection, WORKER, ["program"], None, 10, 1000)
-        for call in claimed:
+        for new in claimed:
             execution = Execution(
-                id=call.id,
-                function=call.function,
-                run=call.run,
+                id=new.id,
+                function=new.function,
+                run=new.run,
                 seen_round=None,
-                claim=call.claim,
-                attempt=call.attempt,
-                root_id=call.root_id,
-                caller_id=call.caller_id,
+                claim=new.claim,
+                attempt=new.attempt,
+                root_id=new.root_id,
+                caller_id=new.caller_id,
                 failing_for=0.0,
-                began=call.began,
-                now=call.began,
+                began=new.began,
+                now=new.began,
             )
             seed = new_seed()
             self._round(
-                call.id,
-                lambda connection, execution=execution, call=call, seed=seed: (
+                new.id,
+                lambda connection, execution=execution, new=new, seed=seed: (
                     execution,
-                    Input(arguments=call.input, now=call.began, seed=seed),
+                    Input(arguments=new.input, now=new.began, seed=seed),
                     None,
                 ),
             )

@@ -95,9 +95,8 @@ def test_the_outer_of_two_limits_ends_both_blocks(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         try:
-            async with timeout(1):
-                async with timeout(60):
-                    await call("a")
+            async with timeout(1), timeout(60):
+                await call("a")
         except TimeoutError as error:
             return str(error)
 

@@ -191,7 +191,8 @@ def test_as_completed_follows_the_order_of_the_ends(new_app: NewApp, database_ur
                 lambda number=number: (
                     query(
                         database_url,
-                        "select count(*) from futures where kind = 'task' and resolution is not null",
+                        "select count(*) from futures"
+                        " where kind = 'task' and resolution is not null",
                     )
                     == [(number + 1,)]
                     or number == 2
