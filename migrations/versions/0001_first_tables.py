@@ -462,6 +462,13 @@ def _age(moment: str) -> str:
     return _seconds(moment, _now())
 
 
+def _earliest(one: str, other: str) -> str:
+    """The earlier of two moments, or the one that there is."""
+    if _on_postgresql():
+        return f"LEAST({one}, {other})"
+    return f"min(COALESCE({one}, {other}), COALESCE({other}, {one}))"
+
+
 def _null(type_: str) -> str:
     return f"CAST(NULL AS {type_})"
 
@@ -480,9 +487,6 @@ def _views(schema: str | None) -> dict[str, str]:
 
 
 def _awaits(s: str) -> str:
-    # A call's own row is the wait for it and does not say when it was delivered: a wait that is
-    # over counts to the end of the call, and is of unknown length where the caller was told to
-    # stop before that.
     return f"""
         SELECT k.execution_id, k.run, k.coroutine_id, k.seq, k.kind,
                COALESCE(k.asked_function, k.function) AS waits_for,
@@ -490,10 +494,11 @@ def _awaits(s: str) -> str:
                k.id AS call_id,
                {_null("INTEGER")} AS first_child, {_null("INTEGER")} AS children,
                {_null("INTEGER")} AS pending,
+               k.decided_by,
                k.source_file AS file, k.source_line AS line, k.await_stack,
                {_at("k.created_at")} AS since,
                CASE WHEN k.resolution IS NULL THEN {_age("k.created_at")}
-                    ELSE {_seconds("k.created_at", "k.finished_at")} END AS seconds
+                    ELSE {_seconds("k.created_at", "k.resolved_at")} END AS seconds
         FROM {s}calls k
         WHERE k.execution_id IS NOT NULL
         UNION ALL
@@ -501,6 +506,7 @@ def _awaits(s: str) -> str:
                f.function, COALESCE(f.resolution, 'pending'),
                {_null_id()},
                f.first_child, f.children, f.pending,
+               f.decided_by,
                f.source_file, f.source_line, f.await_stack,
                {_at("f.created_at")},
                CASE WHEN f.resolution IS NULL THEN {_age("f.created_at")}
@@ -512,49 +518,88 @@ def _in_flight(s: str) -> str:
     # Finished calls stay until retention takes them, so this begins at what only unfinished ones
     # have: a state, a worker, a due time. There is an index on each of the three. To SQLite, which
     # would begin at the coroutines, CROSS JOIN means this order; to PostgreSQL it means nothing.
-    since = "COALESCE(k.created_at, f.created_at)"
-    whole = f"""e.id, 0, {_null("INTEGER")}, e.function, e.function, e.phase,
-               {_null("TEXT")}, {_null("INTEGER")}"""
-    nothing = f"""{_null("TEXT")}, {_null("TEXT")}, {_null("INTEGER")}, {_null_id()}"""
+    left = f"-{_age('x.until')}"
+    nobody = f"""{_null_id()}, {_null("TEXT")}, {_null("INTEGER")}"""
     return f"""
-        SELECT e.id AS execution_id, c.id AS coroutine_id, c.parent_id,
-               e.function AS execution, c.function AS coroutine, 'suspended' AS state,
-               COALESCE(k.source_file, f.source_file) AS file,
-               COALESCE(k.source_line, f.source_line) AS line,
-               {_at(since)} AS since, {_age(since)} AS seconds,
-               COALESCE(k.kind, f.kind) AS kind,
-               COALESCE(k.asked_function, k.function, f.function) AS waits_for,
-               f.pending, k.id AS call_id,
-               k.worker, w.host, w.pid
-        FROM {s}states s CROSS JOIN {s}calls e CROSS JOIN {s}coroutines c
-        LEFT JOIN {s}calls k ON k.execution_id = c.execution_id AND k.run = c.run
-             AND k.coroutine_id = c.id AND k.resolution IS NULL
-        LEFT JOIN {s}futures f ON f.execution_id = c.execution_id AND f.run = c.run
-             AND f.coroutine_id = c.id AND f.resolution IS NULL
-        LEFT JOIN {s}workers w ON w.id = k.worker
-        WHERE e.id = s.id
-          AND c.execution_id = e.id AND c.run = e.current_run
-          AND c.kind = 'coroutine' AND c.phase = 'suspended'
+        SELECT x.execution_id, x.coroutine_id, x.parent_id, x.execution, x.coroutine,
+               'suspended' AS state, x.file, x.line,
+               {_at("x.since")} AS since, {_age("x.since")} AS seconds,
+               x.kind, x.waits_for, x.pending, x.parked, x.call_id,
+               {_at("x.until")} AS until, {left} AS seconds_left,
+               x.worker, w.host, w.pid,
+               {_at("x.deadline")} AS deadline, x.cancelling, x.cancel_reason
+        FROM ({_suspended(s)}) x
+        LEFT JOIN {s}workers w ON w.id = x.worker
         UNION ALL
-        SELECT {whole},
-               {_at("e.started_at")}, {_age("e.started_at")},
-               {nothing},
-               e.worker, w.host, w.pid
+        SELECT {_whole("e.started_at")}, e.worker, w.host, w.pid,
+               {_at("e.deadline")}, e.cancelling, e.cancel_reason
         FROM {s}calls e
         LEFT JOIN {s}workers w ON w.id = e.worker
         WHERE e.worker IS NOT NULL
         UNION ALL
-        SELECT {whole},
-               {_at("e.created_at")}, {_age("e.created_at")},
-               {nothing},
-               {_null_id()}, {_null("TEXT")}, {_null("INTEGER")}
+        SELECT {_whole("e.created_at")}, {nobody},
+               {_at("e.deadline")}, e.cancelling, e.cancel_reason
         FROM {s}calls e
         WHERE e.due IS NOT NULL AND e.kind = 'function'"""
+
+
+def _suspended(s: str) -> str:
+    """The coroutines that wait. A wait for one task that is a call, `t`, shows that call."""
+    # A time limit is a timer that the coroutine has begun, in a group of its own.
+    limit = f"""(
+                       SELECT min(l.due) FROM {s}futures g JOIN {s}calls l
+                           ON l.execution_id = g.execution_id AND l.run = g.run
+                           AND l.coroutine_id = g.first_child AND l.parent_id = g.coroutine_id
+                       WHERE g.execution_id = c.execution_id AND g.run = c.run
+                         AND g.coroutine_id = c.id AND g.function = 'spawn(timeout)'
+                         AND l.kind = 'timer' AND l.due IS NOT NULL
+                   )"""
+    clock = "CASE WHEN COALESCE(k.kind, t.kind) <> 'function' THEN COALESCE(k.due, t.due) END"
+    parked = f"""(
+                       SELECT NULLIF(count(*), 0) FROM {s}calls p
+                       WHERE p.execution_id = f.execution_id AND p.run = f.run
+                         AND p.coroutine_id >= f.first_child
+                         AND p.coroutine_id < f.first_child + f.children AND p.parked
+                   )"""
+    return f"""
+            SELECT e.id AS execution_id, c.id AS coroutine_id, c.parent_id,
+                   e.function AS execution, c.function AS coroutine,
+                   COALESCE(k.source_file, f.source_file) AS file,
+                   COALESCE(k.source_line, f.source_line) AS line,
+                   COALESCE(k.created_at, f.created_at) AS since,
+                   COALESCE(k.kind, f.kind) AS kind,
+                   COALESCE(k.asked_function, k.function, f.function) AS waits_for,
+                   f.pending, {parked} AS parked, COALESCE(k.id, t.id) AS call_id,
+                   {_earliest(limit, _earliest(clock, "e.deadline"))} AS until,
+                   COALESCE(k.worker, t.worker) AS worker,
+                   e.deadline, e.cancelling, e.cancel_reason
+            FROM {s}states s CROSS JOIN {s}calls e CROSS JOIN {s}coroutines c
+            LEFT JOIN {s}calls k ON k.execution_id = c.execution_id AND k.run = c.run
+                 AND k.coroutine_id = c.id AND k.resolution IS NULL
+            LEFT JOIN {s}futures f ON f.execution_id = c.execution_id AND f.run = c.run
+                 AND f.coroutine_id = c.id AND f.resolution IS NULL
+            LEFT JOIN {s}calls t ON f.kind = 'task' AND f.children = 1
+                 AND t.execution_id = f.execution_id AND t.run = f.run
+                 AND t.coroutine_id = f.first_child AND t.parent_id IS NOT NULL
+            WHERE e.id = s.id
+              AND c.execution_id = e.id AND c.run = e.current_run
+              AND c.kind = 'coroutine' AND c.phase = 'suspended'"""
+
+
+def _whole(since: str) -> str:
+    """The columns of a call that has not suspended, down to the clock."""
+    number, word = _null("INTEGER"), _null("TEXT")
+    return f"""e.id, 0, {number}, e.function, e.function, e.phase, {word}, {number},
+               {_at(since)}, {_age(since)},
+               {word}, {word}, {number}, {_null("BIGINT")}, {_null_id()},
+               {_at("e.deadline")}, -{_age("e.deadline")}"""
 
 
 def _outstanding_calls(s: str) -> str:
     return f"""
         SELECT k.id, k.function, k.kind, k.phase, k.status, k.attempt, {_at("k.due")} AS due,
+               COALESCE(k.parked, false) AS parked, {_at("k.deadline")} AS deadline,
+               k.cancelling, k.cancel_reason,
                k.execution_id, k.coroutine_id,
                k.worker, w.host, w.pid, {_at("k.lease_expires")} AS lease_expires,
                {_at("k.created_at")} AS since, {_age("k.created_at")} AS seconds,

@@ -23,9 +23,9 @@ from rowtine.store.tables import (
 )
 from rowtine.store.types import now
 
-# A root that waits for all of a coroutine and three calls: one that is queued, a promise, and one
-# that is parked; the call of that coroutine, which a worker runs; two signals for the root, of which
-# one was taken; and a root with a key that is done.
+# A root that waits for all of a coroutine and three calls: one that is queued, a promise and one
+# that is parked; the call of that coroutine, which a worker runs; two signals for the root, one of
+# them taken; and a root with a key that is done.
 ROOT = "01890000-0000-7000-8000-00000000000a"
 QUEUED = "01890000-0000-7000-8000-00000000000b"
 RUNNING = "01890000-0000-7000-8000-00000000000c"

@@ -41,12 +41,55 @@ def build(url: str) -> rowtine.App:
         await rowtine.race(loser(), one(4))
         await rowtine.gather(part(5), one(6), one(7))
 
+    @app.function(name="leaf")
+    def leaf(x: int) -> int:
+        return x
+
+    @app.coroutine
+    async def limited() -> None:
+        await rowtine.map(leaf, range(4), max_concurrency=2, max_failures=1)
+
+    @app.coroutine
+    async def shielding() -> None:
+        await rowtine.shield(part(8))
+
+    @app.function(name="modern")
+    async def modern() -> None:
+        promise = rowtine.promise()
+        task = rowtine.spawn(one(7))
+        try:
+            async with rowtine.timeout(0):
+                await rowtine.signal("never")
+        except TimeoutError:
+            pass
+        try:
+            async with rowtine.timeout(0):
+                await rowtine.gather(rowtine.signal("never"))
+        except TimeoutError:
+            pass
+        await rowtine.signal("paid")
+        await rowtine.race(shielding(), rowtine.sleep(0))
+        await rowtine.gather(task, promise, limited())
+
+    @app.function(name="stopped")
+    async def stopped() -> None:
+        try:
+            await rowtine.signal("paid", timeout=3600)
+        finally:
+            await one(9)
+
     return app
 
 
 def compose(url: str) -> dict[str, str]:
-    """Rows of every sort: main waits for three, of which one runs, one has arrived and one is
-    queued; the loser of its race was told to stop, and is cleaning up. The ids, by a name."""
+    """Rows of every sort. The ids, by a name.
+
+    `root` waits for three, of which one runs, one has arrived and one is queued; the loser of its
+    race was told to stop, and is cleaning up. `modern` has given up two waits because their time
+    was up, has heard one of the signals that it was sent, and has left a shielded coroutine behind;
+    it waits for a task, a promise and four calls, of which two may run at once: one has failed and
+    one is parked. `stopped` was cancelled and is cleaning up.
+    """
     app = build(url)
     with contextlib.closing(app.database):
         hand = Hand(app)
@@ -66,13 +109,37 @@ def compose(url: str) -> dict[str, str]:
         (running,) = hand.claim("one")
         (arrived,) = hand.answer("one", value=6)
         assert (running.caller_id, arrived.caller_id) == (root, root)
+        modern = _compose_modern(hand)
+        stopped = hand.start(app.registry.function("stopped")())
+        hand.round(stopped, app.registry.function("stopped"))
+        app.handle(stopped).cancel("closing time")
+        hand.round(stopped, app.registry.function("stopped"))
         return {
             "done": done,
             "root": root,
             "loser": nested,
             "running": running.id,
             "arrived": arrived.id,
+            "modern": modern,
+            "stopped": stopped,
         }
+
+
+def _compose_modern(hand: Hand) -> str:
+    function = hand.app.registry.function("modern")
+    id = hand.app.start(function.options(key="today")()).id
+    for name in ("sold", "paid", "paid"):
+        hand.app.handle(id).signal(name, f"{name}!")
+    hand.round(id, function)  # begins a task, a promise and a limit of time
+    for _ in range(2):
+        assert hand.fire() == 1
+        hand.round(id, function)
+    hand.round(id, function)  # has heard "paid"
+    assert hand.fire() == 1
+    hand.round(id, function)
+    hand.answer("leaf", value=KeyError("x"))
+    hand.round(id, function)
+    return id
 
 
 @dataclass
@@ -113,11 +180,16 @@ def planted(
 
 
 def lift_constraints(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
+    sqlite = connection.dialect.name == "sqlite"
+    if sqlite:
         connection.exec_driver_sql("pragma ignore_check_constraints = on")
+    else:
+        connection.execute(text("set local session_replication_role = replica"))  # no foreign keys
+        connection.execute(text("set local search_path = rowtine"))
+    for index in ("ix_calls_token", "ix_calls_key"):
+        connection.execute(text(f"drop index {index}"))
+    if sqlite:
         return
-    connection.execute(text("set local session_replication_role = replica"))  # no foreign keys
-    connection.execute(text("set local search_path = rowtine"))
     checks = """
         select conrelid::regclass, conname from pg_constraint
         where contype = 'c' and connamespace = 'rowtine'::regnamespace
@@ -147,6 +219,7 @@ CORRUPTIONS: dict[str, list[str]] = {
     ],
     "I05_told_only_what_is_over": [
         "update calls set delivered_round = 3, resolution = 'cancelled' where id = :running",
+        "update calls set delivered_round = 3, resolution = 'timeout' where id = :running",
         "update calls set cancelling = false where id = :loser",
     ],
     "I06_outstanding_are_the_undelivered_calls": [
@@ -190,8 +263,17 @@ CORRUPTIONS: dict[str, list[str]] = {
             "update calls set delivered_round = 3, resolution = 'result', arrived = null"
             " where id = :arrived"
         ),
+        (
+            "update futures set pending = 2 where execution_id = :modern and kind = 'task'"
+            " and resolution is null and children = 1"
+        ),
+        (
+            "update calls set delivered_round = 3, resolution = 'result'"
+            " where execution_id = :modern and kind = 'promise'"
+        ),
     ],
     "I13_tree_is_a_tree": [
+        "update coroutines set serves = 99 where execution_id = :modern and shielded",
         "update coroutines set parent_id = 7 where execution_id = :root and parent_id = 0",
         "update coroutines set serves = 0 where execution_id = :root and parent_id = 0",
         "update calls set root_id = :done where id = :running",
@@ -202,6 +284,7 @@ CORRUPTIONS: dict[str, list[str]] = {
     ],
     "I15_child_of_a_done_parent_was_let_go": [
         "update coroutines set phase = 'done' where execution_id = :root and id = 0",
+        "update futures set cancel_losers = true where execution_id = :modern and kind = 'spawn'",
     ],
     "I16_what_is_over_leaves_nothing_open": [
         "delete from states where id = :root",
@@ -241,6 +324,7 @@ CORRUPTIONS: dict[str, list[str]] = {
     "I22_queued_call_is_due": [
         "update calls set due = null where phase = 'queued'",
         "update calls set due = created_at where id = :done",
+        "update calls set parked = false where execution_id = :modern and parked",
     ],
     "I23_journal_has_no_gaps": [
         "update calls set seq = 5 where id = :running",
@@ -250,6 +334,73 @@ CORRUPTIONS: dict[str, list[str]] = {
     "I24_future_was_decided_by_what_has_ended": [
         "update futures set decided_by = first_child where execution_id = :root and seq = 1",
         "update futures set decided_by = 3 where execution_id = :root and resolution is null",
+        (
+            "update futures set resolution = 'error' where execution_id = :modern"
+            " and kind = 'race' and decided_by is not null"
+        ),
+    ],
+    "I25_token_iff_promise": [
+        "update calls set token = null where execution_id = :modern and kind = 'promise'",
+        "update calls set token = 't' where id = :running",
+        "update calls set kind = 'promise', token = 't' where id in (:running, :arrived)",
+    ],
+    "I26_taken_signal_answers_its_wait": [
+        "update signals set call_id = :done where execution_id = :modern and name = 'sold'",
+        "update signals set name = 'sold' where execution_id = :modern and call_id is not null",
+        "update signals set value = '1' where execution_id = :modern and call_id is not null",
+        "update signals set value = null where execution_id = :modern and call_id is not null",
+        "update calls set status = 'TIMEOUT' where execution_id = :modern and function = 'paid'",
+        "delete from calls where execution_id = :modern and function = 'paid'",
+    ],
+    "I27_no_signal_beside_a_wait_for_it": [
+        (
+            "update calls set phase = 'queued' where execution_id = :modern and kind = 'signal'"
+            " and function = 'paid'"
+        ),
+    ],
+    "I28_signals_have_no_gaps": [
+        "update signals set number = 9 where execution_id = :modern and number = 3",
+        "update signals set number = number - 1 where execution_id = :modern and number = 1",
+        "delete from signals where execution_id = :modern and number = 2",
+    ],
+    "I29_parked_call_has_no_room": [
+        (
+            "update futures set max_concurrency = 3 where execution_id = :modern"
+            " and max_concurrency = 2"
+        ),
+        "update futures set max_concurrency = null where execution_id = :modern",
+        "update calls set phase = 'done' where execution_id = :modern and parked",
+        (
+            "update calls set delivered_round = 1 where execution_id = :modern"
+            " and function = 'leaf' and not parked"
+        ),
+        "update calls set parked = true where id = :running",
+        "update calls set parked = true where id = :done",
+    ],
+    "I30_failed_members_are_counted": [
+        "update futures set failed = 0 where execution_id = :modern and failed = 1",
+        "update futures set max_failures = 0 where execution_id = :modern and failed = 1",
+        (
+            "update futures set failed = 1 where execution_id = :modern and kind = 'task'"
+            " and resolution is null"
+        ),
+        (
+            "update calls set resolution = 'result' where execution_id = :modern"
+            " and function = 'leaf' and resolution is not null"
+        ),
+    ],
+    "I31_time_limit_is_a_timer": [
+        "update calls set decided_by = 99 where execution_id = :modern and resolution = 'timeout'",
+        (
+            "update futures set decided_by = null where execution_id = :modern"
+            " and resolution = 'timeout'"
+        ),
+        "update calls set kind = 'function' where execution_id = :modern and function = 'timeout'",
+        "update calls set parent_id = 1 where execution_id = :modern and function = 'timeout'",
+    ],
+    "I32_key_is_one_call": [
+        "update calls set key = 'k' where id = :running",
+        "update calls set key = 'k' where id in (:loser, :running, :arrived)",
     ],
 }
 

@@ -127,6 +127,7 @@ def shop(empty: Rows) -> Rows:
     shop.insert(
         "states",
         id=CHECKOUT,
+        seed="5eed",
         semantics=1,
         run=0,
         round=2,
@@ -165,6 +166,7 @@ def shop(empty: Rows) -> Rows:
         finished_at=Ago(50),
         delivered_round=2,
         resolution="result",
+        resolved_at=Ago(50),
         source_file="shop.py",
         source_line=11,
     )
@@ -180,6 +182,7 @@ def shop(empty: Rows) -> Rows:
         finished_at=Ago(52),
         delivered_round=2,
         resolution="result",
+        resolved_at=Ago(52),
     )
     shop.insert(
         "futures",
@@ -314,7 +317,13 @@ def test_in_flight_says_since_when(shop: Rows) -> None:
 
 def test_a_suspended_coroutine_may_wait_for_a_timer_or_a_promise(shop: Rows) -> None:
     for kind in CALL_KINDS:
-        shop.rows("update calls set kind = :kind where id = :id", kind=kind.value, id=CHARGE)
+        token = "t" if kind is Kind.PROMISE else None
+        shop.rows(
+            "update calls set kind = :kind, token = :token where id = :id",
+            kind=kind.value,
+            token=token,
+            id=CHARGE,
+        )
 
         rows = shop.rows("select kind, waits_for from in_flight where coroutine = 'pay'")
 
@@ -402,14 +411,16 @@ def test_a_wait_counts_until_it_is_resolved(shop: Rows) -> None:
     assert rows[2][2] == pytest.approx(10, abs=1)  # the call's time, not the time since
 
 
-def test_a_wait_that_was_given_up_is_of_unknown_length_until_the_call_ends(shop: Rows) -> None:
+def test_a_wait_that_was_given_up_counts_until_then(shop: Rows) -> None:
     shop.rows(
-        "update calls set resolution = 'cancelled', delivered_round = 3 where id = :id", id=CHARGE
+        "update calls set resolution = 'timeout', delivered_round = 3, decided_by = 9,"
+        f" resolved_at = {Ago(40).sql(shop.sqlite)} where id = :id",
+        id=CHARGE,
     )
 
-    rows = shop.rows("select state, seconds from awaits where call_id = :id", id=CHARGE)
+    rows = shop.rows("select state, decided_by, seconds from awaits where call_id = :id", id=CHARGE)
 
-    assert rows == [("cancelled", None)]
+    assert rows == [("timeout", 9, pytest.approx(10, abs=1))]
 
 
 # -------------------------------------------------------------------------------- outstanding_calls
@@ -448,8 +459,8 @@ def test_a_call_is_outstanding_until_its_caller_has_consumed_it(shop: Rows) -> N
     assert phases() == [("done",)]
 
     shop.rows(
-        "update calls set arrived = null, delivered_round = 3, resolution = 'result'"
-        " where id = :id",
+        "update calls set arrived = null, delivered_round = 3, resolution = 'result',"
+        " resolved_at = finished_at where id = :id",
         id=TIMER,
     )
     assert phases() == []
@@ -457,7 +468,9 @@ def test_a_call_is_outstanding_until_its_caller_has_consumed_it(shop: Rows) -> N
 
 def test_a_call_that_nobody_waits_for_any_more_is_outstanding_while_it_runs(shop: Rows) -> None:
     shop.rows(
-        "update calls set resolution = 'cancelled', delivered_round = 3 where id = :id", id=CHARGE
+        "update calls set resolution = 'cancelled', delivered_round = 3, resolved_at = created_at"
+        " where id = :id",
+        id=CHARGE,
     )
 
     assert shop.rows("select phase from outstanding_calls where id = :id", id=CHARGE) == [

@@ -53,16 +53,18 @@ def define(app: rowtine.App) -> rowtine.App:
                 RAN.append("heard it")
                 raise
 
-    @app.function(name="failing", retry=rowtine.Retry(initial=1000, max_interval=1000))
+    @app.function(name="failing")
     def failing() -> None:
         RAN.append("failed")
-        raise ConnectionError
+        error = ConnectionError()
+        error.retry_after = 1000  # type: ignore[attr-defined]
+        raise error
 
     @app.function(name="waiting")
     async def waiting(what: str, cleans_up: bool = True) -> Any:
         wait: Any = {
             "sleep": lambda: rowtine.sleep(days=1),
-            "call": lambda: hold(),
+            "call": hold,
             "promise": rowtine.promise,
             "signal": lambda: rowtine.signal("never"),
             "gather": lambda: rowtine.gather(rowtine.sleep(days=1), rowtine.signal("never")),
@@ -146,9 +148,8 @@ def test_a_call_that_has_not_begun_never_begins(new_app: NewApp, database_url: s
 
     assert handle.cancel("why")
 
-    with app.worker().start():
-        with pytest.raises(Cancelled, match="why"):
-            handle.result(20)
+    with app.worker().start(), pytest.raises(Cancelled, match="why"):
+        handle.result(20)
     assert RAN == []
     (row,) = rows(database_url, "calls")
     assert (row["phase"], row["status"], row["attempt"]) == ("done", "CANCELLED", 0)
@@ -445,6 +446,24 @@ def test_terminate_ends_a_running_call_and_refuses_its_outcome(
         with pytest.raises(Cancelled, match="now"):
             handle.result(20)
         LET_GO.set()
+
+
+@pytest.mark.peer_case(89)
+@pytest.mark.slow
+def test_what_was_killed_in_numbers_is_never_tried_again(
+    plain_app: NewApp, database_url: str
+) -> None:
+    app = define(plain_app())
+    with app.worker().start():
+        handles = [start(app, "failing") for _ in range(200)]
+        wait_until(lambda: len(RAN) == 200)
+        wait_until(lambda: all(r["phase"] == "queued" for r in rows(database_url, "calls")))
+        assert all(handle.terminate() for handle in handles)
+        let_it_be_due(database_url)
+        assert start(app, "note", "afterwards").result(20) == "afterwards"
+
+    assert RAN.count("failed") == 200
+    assert {row["phase"] for row in rows(database_url, "calls")} == {"done"}
 
 
 # -------------------------------------------------------------------------------------- deadlines

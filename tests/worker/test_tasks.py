@@ -70,9 +70,7 @@ def define(app: rowtine.App) -> rowtine.App:
     @app.function(name="mapping")
     async def mapping(count: int, limit: int | None = None, failures: int = 0) -> Any:
         inputs = range(count) if failures == 0 else [n if n % 3 else -n - 1 for n in range(count)]
-        values = await rowtine.map(
-            double, inputs, max_concurrency=limit, max_failures=failures
-        )
+        values = await rowtine.map(double, inputs, max_concurrency=limit, max_failures=failures)
         return [str(value) if isinstance(value, Exception) else value for value in values]
 
     @app.function(name="completing")
@@ -124,8 +122,10 @@ def test_a_task_that_ended_rounds_ago_is_found_in_the_rows(
     with app.worker().start():
         wait_until(lambda: RAN)
         wait_until(
-            lambda: any(row["function"] == "double" and row["resolution"] for row in
-                        rows(database_url, "calls"))
+            lambda: any(
+                row["function"] == "double" and row["resolution"]
+                for row in rows(database_url, "calls")
+            )
         )
     handle.signal("go")
     with app.worker().start():
@@ -163,9 +163,7 @@ def test_what_follows_a_failure_that_is_not_borne_never_begins(new_app: NewApp) 
 
     @app.function(name="one_by_one")
     async def one_by_one() -> Any:
-        return await rowtine.map(
-            app.registry.function("double"), [1, -2, 3, 4], max_concurrency=1
-        )
+        return await rowtine.map(app.registry.function("double"), [1, -2, 3, 4], max_concurrency=1)
 
     with app.worker().start(), pytest.raises(KeyError):
         app.start(one_by_one()).result(20)
@@ -190,12 +188,15 @@ def test_as_completed_follows_the_order_of_the_ends(new_app: NewApp, database_ur
         for number, name in enumerate("cab"):
             handle.signal(name, name)
             wait_until(
-                lambda number=number: query(
-                    database_url,
-                    "select count(*) from futures where kind = 'task' and resolution is not null",
+                lambda number=number: (
+                    query(
+                        database_url,
+                        "select count(*) from futures"
+                        " where kind = 'task' and resolution is not null",
+                    )
+                    == [(number + 1,)]
+                    or number == 2
                 )
-                == [(number + 1,)]
-                or number == 2
             )
         assert handle.result(20) == ["c", "a", "b"]
 

@@ -11,10 +11,20 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from rowtine.awaitables import PROMISE
 from rowtine.cli.text import duration, line_of, place, plain, shortened
-from rowtine.core.phases import Kind, Phase
+from rowtine.core.phases import Kind, Phase, Resolution
 from rowtine.core.status import Status
-from rowtine.store.reports import CallFacts, CoroutineFacts, Flight, JoinFacts, Members, Story
+from rowtine.core.tasks import TIMEOUT
+from rowtine.store.reports import (
+    PARKED,
+    CallFacts,
+    CoroutineFacts,
+    Flight,
+    JoinFacts,
+    Members,
+    Story,
+)
 
 __all__ = ["console", "flights_table", "story_json", "story_tree", "summary", "traceback_of"]
 
@@ -69,14 +79,41 @@ def _function(flight: Flight) -> str:
 
 
 def _waits_for(flight: Flight) -> str:
+    left = () if flight.seconds_left is None else (f"{duration(flight.seconds_left)} left",)
+    words = ", ".join((*filter(None, [_awaited(flight)]), *left))
+    if not flight.cancelling or flight.coroutine_id != 0:
+        return words
+    return f"{words}; {_told_to_stop(flight.cancel_reason)}"
+
+
+def _awaited(flight: Flight) -> str:
     if flight.state == Phase.RUNNING:
         return _process(flight.pid, flight.host)
     if flight.kind is None:
         return "" if flight.state == Phase.QUEUED else "its next round"
-    if flight.pending is not None:
-        return f"{_JOINS[flight.kind]}: {flight.pending:,} pending"
+    if flight.pending is not None and (flight.kind != Kind.TASK or flight.pending > 1):
+        return f"{flight.kind}: {flight.pending:,} pending{_parked(flight.parked)}"
     running = f" ({_process(flight.pid, flight.host)})" if flight.pid is not None else ""
-    return line_of(flight.waits_for or "") + running
+    return _named(flight.kind, flight.waits_for or "") + running
+
+
+def _named(kind: str, name: str) -> str:
+    """What is waited for, in words."""
+    match kind:
+        case Kind.TASK if name == PROMISE:
+            return name
+        case Kind.TASK | Kind.SIGNAL:
+            return f"{kind} {line_of(name)}"
+        case _:
+            return line_of(name)
+
+
+def _parked(number: int | None) -> str:
+    return f", {number:,} parked" if number else ""
+
+
+def _told_to_stop(reason: str | None) -> str:
+    return f"told to stop: {shortened(reason, 120)}" if reason else "told to stop"
 
 
 def _process(pid: int | None, host: str | None) -> str:
@@ -105,8 +142,6 @@ _STYLES: Mapping[str, str] = {
     Phase.DONE: "green",
 }
 
-_JOINS: Mapping[str, str] = {Kind.ALL: "all", Kind.ANY: "any", Kind.RACE: "race"}
-
 
 def story_tree(told: Mapping[str, Story], *, values: bool = False) -> Tree:
     """`rowtine show`: an execution, what its coroutines waited for and wait for now, and the
@@ -129,6 +164,9 @@ class _Drawing:
 
     def _execution(self, tree: Tree, story: Story) -> None:
         self._journal(tree, story, 0)
+        for name, number in story.signals.items():
+            times = f" ({number:,})" if number > 1 else ""
+            tree.add(Text(f"signal {line_of(name)}{times}  sent, and not asked for", style="dim"))
 
     def _journal(self, tree: Tree, story: Story, owner: int) -> None:
         """The waits of one coroutine, in their order; the last one may be open."""
@@ -142,8 +180,11 @@ class _Drawing:
         for _, wait in waits:
             if isinstance(wait, CallFacts):
                 self._called(tree, wait)
+            elif wait.kind == Kind.SPAWN and wait.children == 1:
+                self._members(tree, story, (owner, wait.seq))
             else:
-                self._members(tree.add(_join(wait)), story, (owner, wait.seq))
+                parked = story.counts.get((owner, wait.seq), {}).get(PARKED)
+                self._members(tree.add(_join(wait, parked)), story, (owner, wait.seq))
 
     def _members(self, tree: Tree, story: Story, group: Members) -> None:
         """The members of a join, and a line for those that are not shown."""
@@ -159,7 +200,9 @@ class _Drawing:
                 self._journal(tree.add(_coroutine(member)), story, id)
             else:
                 for join in story.joins.get(id, ()):
-                    self._members(tree.add(_join(join)), story, (id, join.seq))
+                    parked = story.counts.get((id, join.seq), {}).get(PARKED)
+                    line = _join(join, parked, shielded=member.shielded)
+                    self._members(tree.add(line), story, (id, join.seq))
         if rest := _rest(story.counts.get(group, {}), (member for _, member in members)):
             tree.add(Text(rest, style="dim"))
 
@@ -172,7 +215,7 @@ class _Drawing:
             node.add(Text(f"further down: rowtine show {call.id}", style="dim"))
 
     def _call(self, call: CallFacts, id: str = "") -> Text:
-        text = Text(line_of(call.function), style="bold" if call.phase != Phase.DONE else "")
+        text = Text(_called(call), style="bold" if call.phase != Phase.DONE else "")
         text.append("  ")
         text.append_text(_standing(call))
         text.append(_where(call.file, call.line) + id, style="dim")
@@ -180,25 +223,36 @@ class _Drawing:
             text.append(f"\n{shortened(call.input or '', 200)}", style="dim")
             if call.output is not None and call.error_type is None:
                 text.append(f"\n-> {shortened(call.output, 200)}", style="dim")
+            if call.details is not None:
+                text.append(f"\nsaid {shortened(call.details, 200)}", style="dim")
         return text
+
+
+def _called(call: CallFacts) -> str:
+    """A call in words. A limit of time is a timer that nobody waits for."""
+    if _is_time_limit(call):
+        return "time limit"
+    name = _named(call.kind, call.function)
+    return f"{name} (key {line_of(call.key)})" if call.key is not None else name
 
 
 def _standing(call: CallFacts) -> Text:
     """Where a call stands, and why."""
-    text = Text()
-    failed = call.phase == Phase.DONE and call.status != Status.OK
-    if failed:
-        text.append((call.status or "failed").lower().replace("_", " "), style="red")
-    else:
-        text.append(call.phase, style=_STYLES[call.phase])
+    text = _how_it_stands(call)
     if call.phase == Phase.QUEUED and call.due_in is not None and call.due_in > 0:
-        text.append(f", due in {duration(call.due_in)}")
+        clocked = call.kind in (Kind.FUNCTION, Kind.TIMER)
+        span = duration(call.due_in)
+        text.append(f", due in {span}" if clocked else f", {span} left")
     elif call.phase == Phase.RUNNING:
         text.append(f" in {_process(call.pid, call.host)}")
     elif call.phase == Phase.SUSPENDED and call.round is not None:
         text.append(f", round {call.round}")
     if call.phase != Phase.DONE:
         text.append(f", for {duration(call.seconds)}")
+        if call.deadline_in is not None:
+            text.append(f", deadline in {duration(call.deadline_in)}")
+        if call.cancelling:
+            text.append(f", {_told_to_stop(call.cancel_reason)}", style="red")
     if call.attempt > 1:
         text.append(f", attempt {call.attempt}")
     if call.claim > call.attempt:
@@ -208,23 +262,71 @@ def _standing(call: CallFacts) -> Text:
     return text
 
 
+def _how_it_stands(call: CallFacts) -> Text:
+    if call.resolution == Resolution.TIMEOUT:
+        return Text("given up: time limit", style="red")
+    if call.phase != Phase.DONE:
+        return Text(_phase(call), style=_STYLES[call.phase])
+    if _is_time_limit(call):
+        return Text("over", "red") if call.status == Status.OK else Text("kept", "green")
+    if call.status != Status.OK:
+        return Text((call.status or "failed").lower().replace("_", " "), style="red")
+    return Text(call.phase, style=_STYLES[call.phase])
+
+
+def _is_time_limit(call: CallFacts) -> bool:
+    return call.kind == Kind.TIMER and call.function == TIMEOUT
+
+
+def _phase(call: CallFacts) -> str:
+    """A promise, and a wait for a signal, is no work that stands in a queue."""
+    if call.phase != Phase.QUEUED:
+        return call.phase
+    if call.kind in (Kind.PROMISE, Kind.SIGNAL):
+        return "open"
+    return PARKED if call.parked else call.phase
+
+
 def _error(of: CallFacts | CoroutineFacts) -> str:
     name = (of.error_type or "").rpartition(".")[2]
     return f"{name}: {of.error_message}" if of.error_message else name
 
 
-def _join(join: JoinFacts) -> Text:
-    text = Text(f"{_JOINS[join.kind]} of {join.children:,}")
-    if join.resolution is None:
+def _join(join: JoinFacts, parked: int | None, *, shielded: bool = False) -> Text:
+    text = Text(_join_name(join) + (", shielded" if shielded else ""))
+    if join.kind == Kind.SPAWN:
+        text.append(_parked(parked))
+    elif join.resolution is None:
         text.stylize("bold")
-        text.append(f"  {join.pending:,} pending", style="yellow")
+        pending = f"{join.pending:,} pending" if join.children > 1 else "pending"
+        text.append(f"  {pending}{_parked(parked)}", style="yellow")
+        if join.failed:
+            text.append(f", {join.failed:,} failed", style="red")
         text.append(f", for {duration(join.seconds)}")
-    elif join.resolution == "result":
+    elif join.resolution == Resolution.RESULT:
         text.append("  done", style="green")
+        if join.failed:
+            text.append(f", {join.failed:,} failed", style="red")
+    elif join.resolution == Resolution.TIMEOUT:
+        text.append("  given up: time limit", style="red")
     else:
         text.append(f"  {join.resolution.replace('_', ' ')}", style="red")
     text.append(_where(join.file, join.line), style="dim")
     return text
+
+
+def _join_name(join: JoinFacts) -> str:
+    match join.kind:
+        case Kind.SPAWN:
+            name = f"{join.children:,} begun"
+        case Kind.TASK if join.children == 1:
+            return f"wait for {_named(Kind.TASK, join.function)}"
+        case Kind.TASK:
+            name = f"wait for the next of {join.children:,} tasks"
+        case _:
+            name = f"{join.kind} of {join.children:,}"
+    limit = join.max_concurrency
+    return name if limit is None else f"{name}, {limit:,} at once"
 
 
 def _coroutine(coroutine: CoroutineFacts) -> Text:
@@ -232,8 +334,10 @@ def _coroutine(coroutine: CoroutineFacts) -> Text:
     text.append("  ")
     if coroutine.status is None:
         text.append(coroutine.phase, style=_STYLES[coroutine.phase])
+        if coroutine.shielded:
+            text.append(", shielded")
         if coroutine.cancelled:
-            text.append(", cancelled")
+            text.append(", told to stop", style="red")
     elif coroutine.status == Status.OK:
         text.append("done", style="green")
     else:
@@ -260,8 +364,11 @@ def _rest(counts: Mapping[str, int], shown: Iterable[CallFacts | CoroutineFacts]
 
 
 def _how(member: CallFacts | CoroutineFacts) -> str:
-    failed = member.phase == Phase.DONE and member.status not in (None, Status.OK)
-    return str(member.status if failed and isinstance(member, CallFacts) else member.phase)
+    if not isinstance(member, CallFacts):
+        return member.phase
+    if member.phase == Phase.DONE and member.status != Status.OK:
+        return str(member.status)
+    return PARKED if member.parked else member.phase
 
 
 def traceback_of(call: CallFacts) -> str:
@@ -282,6 +389,7 @@ def story_json(told: Mapping[str, Story]) -> dict[str, Any]:
                     {"coroutine_id": owner, "seq": seq, "members": counts}
                     for (owner, seq), counts in story.counts.items()
                 ],
+                "signals": story.signals,
             }
             for story in told.values()
         ]

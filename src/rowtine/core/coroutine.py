@@ -44,7 +44,8 @@ __all__ = [
     "placed",
 ]
 
-_HERE = str(Path(__file__).parent)
+_PACKAGE = Path(__file__).parent.parent
+_OURS = tuple(str(_PACKAGE / name) for name in ("core", "awaitables.py", "fanout.py"))
 """Frames of these files are not the user's. Those of the demo, which is in the package too, are."""
 
 
@@ -108,6 +109,10 @@ def record(directive: Directive[Any], codec: Codec) -> Wait:
     """What `directive` asks for, encoded; raises what the codec raises, at the await."""
     match directive:
         case Call():
+            if directive.options.key is not None:
+                raise UsageError(
+                    f"{directive!r} has a key: keys are for calls that are started from outside"
+                )
             return Wait(
                 directive.kind,
                 directive.function,
@@ -355,6 +360,8 @@ class _Replay:
             self.running.now = entry.at
         if entry.resolution is Resolution.TIMEOUT:
             return self._expired(entry)
+        if entry.resolution is Resolution.CANCELLED:
+            self.running.told = None
         return _outcome(entry, self.codec)
 
     def asked(self) -> None:
@@ -376,7 +383,7 @@ class _Replay:
         """The time of a limit was up: its block is told by a CancelledError, and knows."""
         for scope in self.running.scopes:
             if entry.decided_by is not None and scope.guards(entry.decided_by):
-                scope.expired = True
+                scope.expired, self.running.told = True, scope
                 return None, asyncio.CancelledError("the time is up")
         raise IncompatibleState(
             f"{self.name}, wait {self.at - 1}: recorded the end of a time limit, in which the code "
@@ -483,7 +490,7 @@ def _await_natively(
     if interruptible and frame.coroutine is not None:
         _note(running, await_chain(frame.coroutine))
     if running.cancelling and interruptible:
-        running.cancelling, running.interrupted = False, True
+        running.cancelling, running.interrupted, running.told = False, True, None
         return None, _told_to_stop(running.reason)
     running.native = interruptible
     try:
@@ -493,7 +500,7 @@ def _await_natively(
         raise
     except BaseException as error:
         if running.cancelling and interruptible:
-            running.cancelling, running.interrupted = False, True
+            running.cancelling, running.interrupted, running.told = False, True, None
             if isinstance(error, asyncio.CancelledError):
                 error = _told_to_stop(running.reason)
         return None, error
@@ -562,7 +569,7 @@ def where(chain: _Chain) -> Where | None:
     lines = [
         (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         for _, frame in chain
-        if not frame.f_code.co_filename.startswith(_HERE)
+        if not frame.f_code.co_filename.startswith(_OURS)
     ]
     if not lines:
         return None

@@ -180,23 +180,29 @@ LAWS = (
     ),
     Law(
         "I12_pending_future_has_open_members",
-        "A pending future counts the members that are still open, and there is one at least.",
+        "A pending future counts the members that are still open, and there is one at least. (Of a"
+        " wait for tasks they are members of a group that was spawned before.)",
         """
         SELECT execution_id, run, coroutine_id, seq, pending, open_coroutines, open_calls
         FROM (
-            SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.kind, f.pending,
+            SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.pending,
                    (SELECT count(*) FROM rowtine.coroutines c
                     WHERE c.execution_id = f.execution_id AND c.run = f.run
-                      AND c.parent_id = f.coroutine_id AND c.serves = f.seq
+                      AND c.id >= f.first_child AND c.id < f.first_child + f.children
+                      AND (f.kind = 'task'
+                           OR (c.parent_id = f.coroutine_id AND c.serves = f.seq))
                       AND c.phase = 'suspended') AS open_coroutines,
                    (SELECT count(*) FROM rowtine.calls k
                     WHERE k.execution_id = f.execution_id AND k.run = f.run
-                      AND k.parent_id = f.coroutine_id AND k.serves = f.seq
+                      AND k.coroutine_id >= f.first_child
+                      AND k.coroutine_id < f.first_child + f.children
+                      AND ((f.kind = 'task' AND k.parent_id IS NOT NULL)
+                           OR (k.parent_id = f.coroutine_id AND k.serves = f.seq))
                       AND k.delivered_round IS NULL) AS open_calls
             FROM rowtine.futures f
             WHERE f.resolution IS NULL
         ) members
-        WHERE pending < 1 OR (kind <> 'task' AND pending <> open_coroutines + open_calls)
+        WHERE pending < 1 OR pending <> open_coroutines + open_calls
         """,
     ),
     Law(
@@ -332,10 +338,13 @@ LAWS = (
     ),
     Law(
         "I22_queued_call_is_due",
-        "What is queued for a worker or for the clock says when it is due, and nothing else does.",
+        "What is queued for a worker or for the clock says when it is due, unless it is parked; a"
+        " promise and a wait for a signal may say it; and nothing else does.",
         """
-        SELECT id, kind, phase, due FROM rowtine.calls
-        WHERE kind <> 'promise' AND (phase = 'queued') <> (due IS NOT NULL)
+        SELECT id, kind, phase, due, parked FROM rowtine.calls
+        WHERE (phase <> 'queued' AND due IS NOT NULL)
+           OR (phase = 'queued' AND due IS NULL
+               AND kind NOT IN ('promise', 'signal') AND NOT COALESCE(parked, false))
         """,
     ),
     Law(
@@ -356,7 +365,8 @@ LAWS = (
     ),
     Law(
         "I24_future_was_decided_by_what_has_ended",
-        "The member that decided a future has ended, as the future says.",
+        "The member that decided a future has ended, as the future says. (A limit of time is none"
+        " of the members: I31.)",
         """
         SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.decided_by, f.resolution
         FROM rowtine.futures f
@@ -366,11 +376,142 @@ LAWS = (
         LEFT JOIN rowtine.calls k
                ON k.execution_id = f.execution_id AND k.run = f.run
               AND k.coroutine_id = f.decided_by
-              AND (f.kind = 'task' OR (k.parent_id = f.coroutine_id AND k.serves = f.seq))
-              AND (k.resolution = f.resolution
-                   OR (f.resolution = 'error' AND k.resolution IN ('cancelled', 'timeout'))
-                   OR (f.resolution = 'timeout' AND k.kind = 'timer' AND k.resolution = 'result'))
-        WHERE f.decided_by IS NOT NULL AND c.id IS NULL AND k.id IS NULL
+              AND ((f.kind = 'task' AND k.parent_id IS NOT NULL)
+                   OR (k.parent_id = f.coroutine_id AND k.serves = f.seq))
+              AND k.resolution IS NOT NULL AND (k.resolution = 'result') = (f.resolution = 'result')
+        WHERE f.decided_by IS NOT NULL AND COALESCE(f.resolution, '') <> 'timeout'
+          AND c.id IS NULL AND k.id IS NULL
+        """,
+    ),
+    Law(
+        "I25_token_iff_promise",
+        "A call has a token if and only if it is a promise, and no two have the same.",
+        """
+        SELECT id, kind, execution_id FROM rowtine.calls
+        WHERE (kind = 'promise') <> (token IS NOT NULL)
+           OR token IN (SELECT token FROM rowtine.calls WHERE token IS NOT NULL
+                        GROUP BY token HAVING count(*) > 1)
+        """,
+    ),
+    Law(
+        "I26_taken_signal_answers_its_wait",
+        "What has taken a signal is a wait of that execution for a signal of that name, and the"
+        " signal's value is what it came to.",
+        """
+        SELECT s.execution_id, s.number, s.name, s.call_id
+        FROM rowtine.signals s
+        LEFT JOIN rowtine.calls k
+               ON k.id = s.call_id AND k.execution_id = s.execution_id AND k.kind = 'signal'
+              AND k.function = s.name AND k.phase = 'done' AND k.status = 'OK'
+              AND COALESCE(CAST(k.output AS TEXT), '') = COALESCE(CAST(s.value AS TEXT), '')
+        WHERE s.call_id IS NOT NULL AND k.id IS NULL
+        """,
+    ),
+    Law(
+        "I27_no_signal_beside_a_wait_for_it",
+        "No signal is queued while its execution waits for one of its name.",
+        """
+        SELECT s.execution_id, s.number, s.name, k.id
+        FROM rowtine.signals s
+        JOIN rowtine.calls k
+          ON k.execution_id = s.execution_id AND k.kind = 'signal' AND k.function = s.name
+         AND k.phase = 'queued'
+        WHERE s.call_id IS NULL
+        """,
+    ),
+    Law(
+        "I28_signals_have_no_gaps",
+        "The signals of an execution are numbered from 1, each number once.",
+        """
+        SELECT execution_id, count(*) AS signals, min(number) AS first, max(number) AS last
+        FROM rowtine.signals
+        GROUP BY execution_id
+        HAVING min(number) <> 1 OR max(number) <> count(*)
+            OR count(*) <> count(DISTINCT number)
+        """,
+    ),
+    Law(
+        "I29_parked_call_has_no_room",
+        "A parked call is an open member of a group with a limit, as many of whose members as may"
+        " run at once have begun and were not delivered.",
+        """
+        SELECT id, execution_id, run, parent_id, serves, max_concurrency, begun
+        FROM (
+            SELECT k.id, k.execution_id, k.run, k.parent_id, k.serves, k.phase, k.delivered_round,
+                   f.max_concurrency,
+                   (SELECT count(*) FROM rowtine.calls o
+                    WHERE o.execution_id = f.execution_id AND o.run = f.run
+                      AND o.coroutine_id >= f.first_child
+                      AND o.coroutine_id < f.first_child + f.children
+                      AND o.parent_id = f.coroutine_id AND o.serves = f.seq
+                      AND NOT o.parked AND o.delivered_round IS NULL) AS begun
+            FROM rowtine.calls k
+            LEFT JOIN rowtine.futures f
+                   ON f.execution_id = k.execution_id AND f.run = k.run
+                  AND f.coroutine_id = k.parent_id AND f.seq = k.serves
+            WHERE k.parked
+        ) parked
+        WHERE phase <> 'queued' OR delivered_round IS NOT NULL
+           OR max_concurrency IS NULL OR begun <> max_concurrency
+        """,
+    ),
+    Law(
+        "I30_failed_members_are_counted",
+        "A pending `all` counts the members that failed, and bears as many; others count none.",
+        """
+        SELECT execution_id, run, coroutine_id, seq, kind, failed, max_failures, found
+        FROM (
+            SELECT f.execution_id, f.run, f.coroutine_id, f.seq, f.kind, f.failed, f.max_failures,
+                   (SELECT count(*) FROM rowtine.coroutines c
+                    WHERE c.execution_id = f.execution_id AND c.run = f.run
+                      AND c.id >= f.first_child AND c.id < f.first_child + f.children
+                      AND c.parent_id = f.coroutine_id AND c.serves = f.seq
+                      AND c.error_type IS NOT NULL)
+                 + (SELECT count(*) FROM rowtine.calls k
+                    WHERE k.execution_id = f.execution_id AND k.run = f.run
+                      AND k.coroutine_id >= f.first_child
+                      AND k.coroutine_id < f.first_child + f.children
+                      AND k.parent_id = f.coroutine_id AND k.serves = f.seq
+                      AND k.resolution <> 'result') AS found
+            FROM rowtine.futures f
+            WHERE f.resolution IS NULL
+        ) members
+        WHERE (kind = 'all' AND (failed <> found OR failed > max_failures))
+           OR (kind <> 'all' AND failed <> 0)
+        """,
+    ),
+    Law(
+        "I31_time_limit_is_a_timer",
+        "What ended a wait whose time was up is a timer of the coroutine that waited, of its run,"
+        " which has fired.",
+        """
+        SELECT w.execution_id, w.run, w.coroutine_id, w.seq, w.decided_by
+        FROM (
+            SELECT execution_id, run, coroutine_id, seq, decided_by FROM rowtine.calls
+            WHERE resolution = 'timeout'
+            UNION ALL
+            SELECT execution_id, run, coroutine_id, seq, decided_by FROM rowtine.futures
+            WHERE resolution = 'timeout'
+        ) w
+        LEFT JOIN rowtine.calls t
+               ON t.execution_id = w.execution_id AND t.run = w.run
+              AND t.coroutine_id = w.decided_by AND t.parent_id = w.coroutine_id
+              AND t.kind = 'timer' AND t.resolution = 'result'
+        WHERE t.id IS NULL
+        """,
+    ),
+    Law(
+        "I32_key_is_one_call",
+        "A function and a key are one call, which nobody has asked for from inside an execution.",
+        """
+        SELECT k.id, k.key, COALESCE(k.asked_function, k.function) AS function, k.execution_id
+        FROM rowtine.calls k
+        WHERE k.key IS NOT NULL
+          AND (k.execution_id IS NOT NULL
+               OR EXISTS (SELECT 1 FROM rowtine.calls o
+                          WHERE o.key = k.key AND o.id <> k.id
+                            AND COALESCE(o.asked_function, o.function)
+                              = COALESCE(k.asked_function, k.function)))
         """,
     ),
 )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
+    Boolean,
     Column,
     ColumnElement,
     Connection,
@@ -34,10 +35,11 @@ from sqlalchemy import (
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.status import Status
 from rowtine.errors import NotFound
-from rowtine.store.tables import SCHEMA, calls, coroutines, futures, states, workers
+from rowtine.store.tables import SCHEMA, calls, coroutines, futures, signals, states, workers
 from rowtine.store.types import Id, seconds_since
 
 __all__ = [
+    "PARKED",
     "CallFacts",
     "CoroutineFacts",
     "Flight",
@@ -72,10 +74,14 @@ class Flight(NamedTuple):
     kind: str | None
     waits_for: str | None
     pending: int | None
+    parked: int | None
     call_id: str | None
+    seconds_left: float | None
     worker: str | None
     host: str | None
     pid: int | None
+    cancelling: bool
+    cancel_reason: str | None
 
 
 _TYPES: Mapping[str, Any] = {
@@ -84,9 +90,12 @@ _TYPES: Mapping[str, Any] = {
     "line": Integer,
     "seconds": Float,
     "pending": Integer,
+    "parked": Integer,
     "call_id": Id,
+    "seconds_left": Float,
     "worker": Id,
     "pid": Integer,
+    "cancelling": Boolean,
 }
 
 # In a catalog of its own: the model has tables only, and a test compares it with the database.
@@ -143,6 +152,11 @@ class CallFacts:
     claim: int
     run: int
     due_in: float | None
+    parked: bool | None
+    deadline_in: float | None
+    cancelling: bool
+    cancel_reason: str | None
+    key: str | None
     seconds: float
     resolution: str | None
     error_type: str | None
@@ -154,6 +168,7 @@ class CallFacts:
     pid: int | None
     input: str | None
     output: str | None
+    details: str | None
     version: str | None
     round: int | None
 
@@ -170,19 +185,23 @@ class CoroutineFacts:
     phase: str
     status: str | None
     cancelled: bool
+    shielded: bool
     error_type: str | None
     error_message: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class JoinFacts:
-    """A wait for several."""
+    """A wait for several, or the beginning of several that are waited for later."""
 
     coroutine_id: int
     seq: int
     kind: str
+    function: str
     children: int
     pending: int
+    failed: int
+    max_concurrency: int | None
     resolution: str | None
     decided_by: int | None
     file: str | None
@@ -212,6 +231,8 @@ class Story:
     counts: dict[Members, dict[str, int]] = field(
         default_factory=lambda: defaultdict[Members, dict[str, int]](dict)
     )
+    signals: dict[str, int] = field(default_factory=dict[str, int])
+    """Those that are queued: how many, by name."""
 
 
 def find(connection: Connection, prefix: str, limit: int = 5) -> list[str]:
@@ -265,6 +286,8 @@ def _tell(connection: Connection, call: CallFacts, width: int) -> Story:
         _tell_joins(connection, told, shown, width)
         _tell_calls(connection, told, shown, width)
         _count(connection, told, shown)
+    if call.phase != Phase.DONE:
+        _tell_signals(connection, told)
     return told
 
 
@@ -295,6 +318,7 @@ def _coroutines(
             c.phase,
             c.status,
             c.cancelled,
+            c.shielded,
             c.error_type,
             c.error_message,
         ).where(which),
@@ -312,8 +336,11 @@ def _tell_joins(connection: Connection, told: Story, shown: list[int], width: in
             f.coroutine_id,
             f.seq,
             f.kind,
+            f.function,
             f.children,
             f.pending,
+            f.failed,
+            f.max_concurrency,
             f.resolution,
             f.decided_by,
             f.source_file,
@@ -366,6 +393,7 @@ def _count(connection: Connection, told: Story, shown: list[int]) -> None:
             and_(calls.c.phase == Phase.DONE.value, calls.c.status != Status.OK.value),
             calls.c.status,
         ),
+        (calls.c.parked, PARKED),
         else_=calls.c.phase,
     ).label("how")
     called = (
@@ -387,6 +415,18 @@ def _count(connection: Connection, told: Story, shown: list[int]) -> None:
         group[state] = group.get(state, 0) + count
 
 
+def _tell_signals(connection: Connection, told: Story) -> None:
+    """The names of the signals that are queued, those first that were sent first."""
+    s = signals.c
+    statement = (
+        select(s.name, func.count())
+        .where(s.execution_id == told.call.id, s.call_id.is_(None))
+        .group_by(s.name)
+        .order_by(func.min(s.number))
+    )
+    told.signals = {row[0]: row[1] for row in connection.execute(statement)}
+
+
 def _urgency(phase: ColumnElement[str]) -> ColumnElement[int]:
     return case(_URGENCY, value=phase, else_=3)
 
@@ -394,6 +434,9 @@ def _urgency(phase: ColumnElement[str]) -> ColumnElement[int]:
 def _went_well(status: ColumnElement[str]) -> ColumnElement[int]:
     return case((status == Status.OK.value, 1), else_=0)
 
+
+PARKED = "parked"
+"""How a queued member stands for which there is no room yet."""
 
 _PAYLOAD = 2000
 """Characters of a payload that a tree has room for."""
@@ -418,6 +461,11 @@ def _call_facts() -> Select[*tuple[Any, ...]]:
             c.claim,
             c.current_run,
             due_in.label("due_in"),
+            c.parked,
+            (-seconds_since(c.deadline)).label("deadline_in"),
+            c.cancelling,
+            c.cancel_reason,
+            c.key,
             seconds_since(func.coalesce(c.finished_at, c.created_at)).label("seconds"),
             c.resolution,
             c.error_type,
@@ -429,6 +477,7 @@ def _call_facts() -> Select[*tuple[Any, ...]]:
             workers.c.pid,
             func.substr(cast(c.input, Text), 1, _PAYLOAD).label("input"),
             func.substr(cast(c.output, Text), 1, _PAYLOAD).label("output"),
+            func.substr(cast(c.details, Text), 1, _PAYLOAD).label("details"),
             states.c.version,
             states.c.round,
         )
