@@ -274,9 +274,7 @@ CORRUPTIONS = {
     "arrived, and delivered": call(
         "arrived", DONE, arrived=1, delivered_round=1, resolution="result", resolved_at=now()
     ),
-    "delivered without a resolution": call(
-        "delivered", DONE, delivered_round=2, resolved_at=now()
-    ),
+    "delivered without a resolution": call("delivered", DONE, delivered_round=2, resolved_at=now()),
     "resolved without a round": call("delivered", DONE, resolution="result", resolved_at=now()),
     "resolved at no time": call("delivered", DONE, delivered_round=2, resolution="result"),
     "a wait whose time was up, by no limit": call("decided", DONE, **told("timeout")),

@@ -364,9 +364,7 @@ def test_pending_calls_of_who_is_told_to_stop_do_not_begin(
     assert RAN == []
 
 
-def test_a_shielded_call_ends_before_the_execution_does(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_a_shielded_call_ends_before_the_execution_does(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     with app.worker().start():
         handle = start(app, "shielding")
@@ -387,9 +385,7 @@ def test_a_shielded_call_ends_before_the_execution_does(
 
 
 @pytest.mark.peer_case(92)
-def test_terminate_ends_a_tree_at_once_without_clean_up(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_terminate_ends_a_tree_at_once_without_clean_up(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     with app.worker().start():
         handle = start(app, "parent", "sleep", 2)
@@ -404,9 +400,7 @@ def test_terminate_ends_a_tree_at_once_without_clean_up(
     assert RAN == []
 
 
-def test_terminate_ends_what_is_shielded_or_cleaning_up(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_terminate_ends_what_is_shielded_or_cleaning_up(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     with app.worker().start():
         handle = start(app, "shielding")

@@ -86,9 +86,7 @@ def test_a_sleep_of_nothing_or_less_goes_on_at_once(new_app: NewApp, seconds: fl
         assert start(app, "name", seconds, "x").result(20) == "x"
 
 
-def test_a_sleep_of_years_is_a_row_that_is_due_in_years(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_a_sleep_of_years_is_a_row_that_is_due_in_years(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     with app.worker().start():
         handle = start(app, "name", 60 * 365.25 * 86400, "x")
@@ -115,13 +113,15 @@ def test_a_moment_that_is_past_goes_on_at_once(new_app: NewApp, moment: datetime
 
 
 @pytest.mark.peer_case(31)
-def test_aware_and_naive_moments_are_the_same_instant(
-    plain_app: NewApp, database_url: str
-) -> None:
+def test_aware_and_naive_moments_are_the_same_instant(plain_app: NewApp, database_url: str) -> None:
     app = define(plain_app())
     noon = datetime(2999, 1, 1, 12, tzinfo=UTC)
     with app.worker().start():
-        for moment in (noon, noon.replace(tzinfo=None), noon.astimezone(timezone(timedelta(hours=3)))):
+        for moment in (
+            noon,
+            noon.replace(tzinfo=None),
+            noon.astimezone(timezone(timedelta(hours=3))),
+        ):
             start(app, "until", moment)
         wait_until(lambda: len(timers(database_url)) == 3)
 
@@ -162,9 +162,7 @@ def test_timers_due_at_once_fire_in_one_round_in_the_order_of_their_creation(
 
 
 @pytest.mark.peer_case(28)
-def test_timers_end_in_the_order_in_which_they_are_due(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_timers_end_in_the_order_in_which_they_are_due(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     seconds = [0.4, 0.1, 0.3, 0.0, 0.2]
     with app.worker().start():
