@@ -21,6 +21,7 @@ Point = tuple[float, float]
 
 INK, GREY, PAPER, FRAME = "#1f2328", "#57606a", "#ffffff", "#d0d7de"
 FILLS = {"plain": "#f6f8fa", "live": "#ddf4ff", "rows": "#fff8c5", "over": "#dafbe1"}
+FONTS = "system-ui, -apple-system, Segoe UI, DejaVu Sans, sans-serif"
 LINE = 17
 """The height of a line of small text."""
 
@@ -65,8 +66,10 @@ class Box:
         first = self.y + 5 - (len(self.lines) * LINE) / 2
         return "\n".join(
             [
-                f'<rect x="{self.left:g}" y="{self.top:g}" width="{self.width:g}" '
-                f'height="{self.height:g}" rx="8" fill="{FILLS[self.fill]}" stroke="{INK}"{dash}/>',
+                _rect(
+                    (self.left, self.top, self.width, self.height),
+                    f'rx="8" fill="{FILLS[self.fill]}" stroke="{INK}"{dash}',
+                ),
                 _text(self.x, first, self.name, bold=True),
                 *(
                     _text(self.x, first + LINE * n, line, small=True)
@@ -114,18 +117,27 @@ class Picture:
 
     def svg(self) -> str:
         """The whole, on a white card, so that it can be read on any page."""
+        size = (
+            f'width="{self.width:g}" height="{self.height:g}" '
+            f'viewBox="0 0 {self.width:g} {self.height:g}"'
+        )
         parts = [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{self.width:g}" '
-            f'height="{self.height:g}" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
-            'font-family="system-ui, -apple-system, Segoe UI, DejaVu Sans, sans-serif">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" font-family="{FONTS}">',
             f"<title>{escape(self.title)}</title>",
-            f'<rect x="0.5" y="0.5" width="{self.width - 1:g}" height="{self.height - 1:g}" '
-            f'rx="10" fill="{PAPER}" stroke="{FRAME}"/>',
+            _rect(
+                (0.5, 0.5, self.width - 1, self.height - 1),
+                f'rx="10" fill="{PAPER}" stroke="{FRAME}"',
+            ),
             *(arrow.svg() for arrow in self.arrows),
             *(box.svg() for box in self.boxes),
             "</svg>",
         ]
         return "\n".join(parts) + "\n"
+
+
+def _rect(at: tuple[float, float, float, float], how: str) -> str:
+    x, y, width, height = at
+    return f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" {how}/>'
 
 
 def _text(
@@ -267,7 +279,7 @@ def flow() -> Picture:
         480, 110, 130, 110, "run", ["deliver, resume,", "until all wait", "or main is done"], "live"
     )
     output = Box(
-        670, 110, 120, 110, "Output", ["Poll, Exit or", "Incompatible,", "and what changed"]
+        670, 110, 140, 110, "Output", ["Poll, Exit or", "Incompatible,", "and what changed"]
     )
     back = Box(865, 110, 130, 110, "rows", ["one transaction,", "or none"], "rows")
     arrows = [
