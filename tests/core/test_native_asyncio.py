@@ -200,7 +200,7 @@ async def undecorated_member() -> Any:
 @pytest.mark.parametrize(
     ("awaits", "said"),
     [
-        (_in_a_timeout, "asyncio.Timeout, which a rebuild could not restore: use rowtine.race"),
+        (_in_a_timeout, "asyncio.Timeout, which a rebuild could not restore: use rowtine.timeout"),
         (_in_an_open_task_group, "asyncio.TaskGroup, which a rebuild could not restore"),
         (_in_a_lock, "asyncio.Lock"),
         (_in_a_semaphore, "asyncio.Semaphore"),

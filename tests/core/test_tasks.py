@@ -18,7 +18,6 @@ from rowtine import (
     promise,
     race,
     shield,
-    sleep,
     spawn,
 )
 
@@ -284,6 +283,32 @@ def test_as_completed_gives_tasks_in_the_order_in_which_they_end(begin: Begin) -
     execution.answer(b=2, d=4)
     execution.resume(execution.result("mend", 1))
     assert execution.value == [3, 1, 4, 2]  # of the coroutine more was left to do
+
+
+@pytest.mark.peer_case(63)
+def test_who_has_enough_stops_and_the_others_are_cancelled_at_the_end(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        enough = []
+        async for task in as_completed([call("a"), call("b"), call("c"), call("d")]):
+            enough.append(await task)
+            if len(enough) == 2:
+                break
+        return enough
+
+    execution = begin(main).answer(c=3).answer(b=2)
+
+    assert execution.value == [3, 2]
+    assert execution.open == set()
+
+
+def test_as_completed_takes_tasks_that_go_on_already(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        tasks = [spawn(call("a")), spawn(does("b"))]
+        return [await task async for task in as_completed(tasks)]
+
+    assert begin(main).answer(b=2).answer(a=1).value == [2, 1]
 
 
 def test_as_completed_of_nothing_ends_at_once(begin: Begin) -> None:

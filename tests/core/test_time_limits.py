@@ -95,9 +95,8 @@ def test_the_outer_of_two_limits_ends_both_blocks(begin: Begin) -> None:
     @durable
     async def main() -> Any:
         try:
-            async with timeout(1):
-                async with timeout(60):
-                    await call("a")
+            async with timeout(1), timeout(60):
+                await call("a")
         except TimeoutError as error:
             return str(error)
 
@@ -200,6 +199,21 @@ def test_a_cancellation_from_outside_is_no_timeout(begin: Begin) -> None:
     execution = begin(main).resume(cancel=True)
 
     assert execution.status == "CANCELLED"
+
+
+def test_a_cancellation_from_outside_while_a_limit_cleans_up_is_no_timeout(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        async with timeout(60):
+            try:
+                await call("a")
+            finally:
+                await call("clean-up")
+
+    execution = begin(main).answer(timeout=None)
+    assert execution.calls == ["clean-up"]
+
+    assert execution.resume(cancel=True).status == "CANCELLED"
 
 
 def test_a_limit_is_entered_once(begin: Begin) -> None:

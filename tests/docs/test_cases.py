@@ -293,14 +293,7 @@ PEER_CASES = {
 PENDING: set[int] = set()
 """Cases of the first part that are being built. A number goes when its test or its line comes."""
 
-PENDING_PEER_CASES = {
-    *(11, 12, 16),
-    *(26, 31),
-    *(36, 39, 40, 42, 43, 44, 48, 49, 51, 52),
-    *(62, 63, 64),
-    *(78, 79, 80, 81, 82, 83, 84, 85, 87, 89, 92, 94),
-    *(110, 137, 146, 149),
-}
+PENDING_PEER_CASES: set[int] = set()
 """The same for the second part."""
 
 

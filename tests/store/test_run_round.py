@@ -429,3 +429,17 @@ def test_a_round_locks_the_state_of_the_caller_before_its_own(
         assert free == [(1,)]
         assert hand.round(outer_id, outer).value == "1"
         assert_lawful(postgresql_url)
+
+
+def test_a_body_knows_its_call_and_a_heartbeat_changes_nothing(app: rowtine.App) -> None:
+    hand = Hand(app)
+
+    @app.function(name="asks")
+    async def asks() -> None:
+        rowtine.heartbeat("of the round")
+        SEEN.append(rowtine.current())
+
+    id = hand.start(rowtine.call("asks"))
+    hand.round(id, app.registry.function("asks"))
+
+    assert [rowtine.Current(id=id, function="asks", attempt=1, root_id=id)] == SEEN

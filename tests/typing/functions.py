@@ -54,8 +54,8 @@ def options_keep_the_signature(order: Order) -> None:
     _ = assert_type(later(order, cents=5), rowtine.Call[float])
     _ = assert_type(ship.options(timeout=5)(order, express=True), rowtine.Call[str])
     _ = assert_type(reserve.options(retry=rowtine.Retry())(order), rowtine.Call[list[str]])
-    later("order")  # type: ignore[arg-type]
-    later()  # type: ignore[call-arg]
+    _ = later("order")  # type: ignore[arg-type]
+    _ = later()  # type: ignore[call-arg]
     charge.options(delay="soon")  # type: ignore[arg-type]
     charge.options(timeout=5, often=True)  # type: ignore[call-arg]
 

@@ -356,7 +356,7 @@ def test_a_call_whose_time_is_over_hears_it_at_its_next_heartbeat(plain_app: New
 def test_a_call_that_another_worker_has_taken_hears_it_at_its_next_heartbeat(
     plain_app: NewApp, database_url: str
 ) -> None:
-    app = plain_app(lease=3600)
+    app = plain_app(lease=3600, concurrency=1)  # so that the first worker has no room for it
 
     @app.function(name="leaf")
     def leaf() -> str:
@@ -371,13 +371,16 @@ def test_a_call_that_another_worker_has_taken_hears_it_at_its_next_heartbeat(
             RAN.append("heard")
         return "of the first"
 
+    def take() -> list[calls.Claimed]:
+        with app.database.writing() as connection:
+            calls.recover(connection, 10)
+            return calls.claim(connection, new_id(), ["leaf"], 1, 3600)
+
     handle = app.start(leaf())
     with app.worker().start():
         assert STARTED.wait(60)
         end_leases(database_url)
-        with app.database.writing() as connection:
-            calls.recover(connection, 10)
-            (taken,) = calls.claim(connection, new_id(), ["leaf"], 1, 3600)
+        (taken,) = wait_until(take)
         LET_GO.set()
         wait_until(lambda: "heard" in RAN)
         end_leases(database_url)

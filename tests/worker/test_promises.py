@@ -223,9 +223,7 @@ def test_a_promise_is_not_resolved_from_inside_an_execution(plain_app: NewApp) -
     assert "inside an execution" in app.run(wrong(), timeout=20)
 
 
-def test_a_time_limit_of_a_promise_is_a_recorded_result(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_a_time_limit_of_a_promise_is_a_recorded_result(new_app: NewApp, database_url: str) -> None:
     app = define(new_app())
     with app.worker().start():
         handle = start(app, "approval", 0.05)

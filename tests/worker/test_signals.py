@@ -40,6 +40,10 @@ def define(app: rowtine.App) -> rowtine.App:
                 seen.append(f"no {name}")
         return seen
 
+    @app.function(name="hears")
+    async def hears() -> Any:
+        return await rowtine.race(rowtine.signal("a"), rowtine.signal("b"))
+
     return app
 
 
@@ -121,9 +125,7 @@ def test_a_run_that_begins_anew_finds_the_signals_again(new_app: NewApp) -> None
         assert handle.result(20) == [1, 2]
 
 
-def test_a_signal_that_a_lost_race_took_is_queued_again(
-    new_app: NewApp, database_url: str
-) -> None:
+def test_a_signal_that_a_lost_race_took_is_queued_again(new_app: NewApp, database_url: str) -> None:
     """It was sent when the timer had won already, and nobody had told the wait."""
     app = new_app(poll_min_results=2)
 
@@ -208,6 +210,16 @@ def test_many_senders_lose_nothing(new_app: NewApp) -> None:
     for sender in range(4):  # those of one sender in their order
         mine = [number for who, number in got if who == sender]
         assert mine == sorted(mine)
+
+
+def test_of_two_names_that_arrive_together_the_one_sent_first_comes_first(new_app: NewApp) -> None:
+    app = define(new_app())
+    handle = start(app, "hears")
+    handle.signal("b", "sent first")
+    handle.signal("a", "sent second")
+
+    with app.worker().start():
+        assert handle.result(20) == "sent first"
 
 
 def waits(url: str) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -13,11 +15,13 @@ from acceptance.support import rows
 NewApp = Callable[..., rowtine.App]
 
 RAN: list[Any] = []
+BEGUN = threading.Event()
 
 
 @pytest.fixture(autouse=True)
 def fresh() -> None:
     RAN.clear()
+    BEGUN.clear()
 
 
 def root(url: str) -> dict[str, Any]:
@@ -228,3 +232,29 @@ def test_a_reset_to_a_wait_that_is_no_function_is_an_error_of_the_call(
 
     with pytest.raises(TypeError, match="Reset needs a call"):
         app.run(main(), timeout=60)
+
+
+def test_a_tail_call_of_who_was_told_to_stop_ends_it_as_cancelled(
+    new_app: NewApp, database_url: str
+) -> None:
+    app = new_app()
+
+    @app.function(name="ready")
+    def ready() -> None:
+        BEGUN.set()
+
+    @app.function(name="main")
+    async def main() -> None:
+        try:
+            await ready()
+            await rowtine.sleep(60)
+        except asyncio.CancelledError:
+            raise rowtine.Reset(main) from None
+
+    with app.worker().start():
+        handle = app.start(rowtine.call("main"))
+        assert BEGUN.wait(30)
+        assert handle.cancel("enough")
+
+        with pytest.raises(rowtine.Cancelled):
+            handle.result(timeout=60)

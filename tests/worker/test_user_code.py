@@ -140,7 +140,7 @@ def test_a_process_that_user_code_ends_counts_as_an_attempt_that_failed(
         other = app.start(rowtine.call("double", 1))
         with app.worker().start():
             assert other.result(timeout=60) == 2
-            with pytest.raises(TimeoutError, match="attempt 2 of 2"):
+            with pytest.raises(rowtine.Interrupted, match="attempt 2 of 2"):
                 handle.result(timeout=60)
 
     assert program.effects(diary)[f"killing {how}"] == 2

@@ -109,6 +109,10 @@ def record(directive: Directive[Any], codec: Codec) -> Wait:
     """What `directive` asks for, encoded; raises what the codec raises, at the await."""
     match directive:
         case Call():
+            if directive.options.key is not None:
+                raise UsageError(
+                    f"{directive!r} has a key: keys are for calls that are started from outside"
+                )
             return Wait(
                 directive.kind,
                 directive.function,
@@ -356,6 +360,8 @@ class _Replay:
             self.running.now = entry.at
         if entry.resolution is Resolution.TIMEOUT:
             return self._expired(entry)
+        if entry.resolution is Resolution.CANCELLED:
+            self.running.told = None
         return _outcome(entry, self.codec)
 
     def asked(self) -> None:
@@ -364,7 +370,7 @@ class _Replay:
         asked, self.running.asked = self.running.asked, []
         for each in asked:
             if isinstance(each, Group):
-                each.first = self._entry(each.wait).value
+                each.first = self._entry(placed(each.wait)).value
 
     def _entry(self, wait: Wait | None) -> Entry:
         entry = self.feed[self.at]
@@ -377,7 +383,7 @@ class _Replay:
         """The time of a limit was up: its block is told by a CancelledError, and knows."""
         for scope in self.running.scopes:
             if entry.decided_by is not None and scope.guards(entry.decided_by):
-                scope.expired = True
+                scope.expired, self.running.told = True, scope
                 return None, asyncio.CancelledError("the time is up")
         raise IncompatibleState(
             f"{self.name}, wait {self.at - 1}: recorded the end of a time limit, in which the code "
@@ -484,7 +490,7 @@ def _await_natively(
     if interruptible and frame.coroutine is not None:
         _note(running, await_chain(frame.coroutine))
     if running.cancelling and interruptible:
-        running.cancelling, running.interrupted = False, True
+        running.cancelling, running.interrupted, running.told = False, True, None
         return None, _told_to_stop(running.reason)
     running.native = interruptible
     try:
@@ -494,7 +500,7 @@ def _await_natively(
         raise
     except BaseException as error:
         if running.cancelling and interruptible:
-            running.cancelling, running.interrupted = False, True
+            running.cancelling, running.interrupted, running.told = False, True, None
             if isinstance(error, asyncio.CancelledError):
                 error = _told_to_stop(running.reason)
         return None, error
@@ -594,7 +600,7 @@ def _is_installed(frame: types.FrameType) -> bool:
 
 
 _OPEN = {
-    asyncio.Timeout: "use rowtine.race with rowtine.sleep",
+    asyncio.Timeout: "use rowtine.timeout",
     asyncio.TaskGroup: "use rowtine.gather",
     asyncio.Lock: "leave the block first",
     asyncio.Semaphore: "leave the block first",

@@ -34,7 +34,8 @@ class Running(Shared):
     `interrupted` once it has heard it in a native await.
 
     `asked` is what it has asked for since its last wait without waiting for it: to begin members,
-    to stop some. `groups` are all that it has begun and `scopes` the time limits that it is in.
+    to stop some. `groups` are all that it has begun and `scopes` the time limits that it is in;
+    `told` is the one that it was last told of by a CancelledError, None if that was no time limit.
 
     `replaying` while code runs that has run before, to bring the frame to where it stood. `natives`
     are the places of native awaits that a rebuild would repeat.
@@ -56,6 +57,7 @@ class Running(Shared):
         "scopes",
         "seed",
         "task",
+        "told",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class Running(Shared):
         self.asked: list[Any] = []
         self.groups: list[Any] = []
         self.scopes: list[Any] = []
+        self.told: Any = None
         self.draws: dict[str, int] = {}
 
     def draw(self, purpose: str) -> bytes:

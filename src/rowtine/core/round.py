@@ -382,7 +382,7 @@ class _Round:
 
     def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
         """Begin the members of a group: an entry of the journal that is resolved at once."""
-        wait: Wait = group.wait
+        wait: Wait = placed(group.wait)
         ids = self._allot(len(wait.members))
         group.first = ids.start
         change = self._opened(coroutine, wait, ids, None)
@@ -422,7 +422,12 @@ class _Round:
         if isinstance(error, asyncio.CancelledError):
             # To whoever waits for it, it is an error like others: not they are told to stop.
             error = Cancelled(*error.args).with_traceback(error.__traceback__)
-        return CoroutineResult(id, error=self.codec.encode_error(error), status=status)
+        return CoroutineResult(
+            id,
+            error=self.codec.encode_error(error),
+            status=status,
+            cause=error if id == 0 else None,
+        )
 
     def _tail_call(self, id: int, reset: Reset) -> CoroutineResult:
         call: Any = reset.call

@@ -189,7 +189,7 @@ class Timeout:
         self._group.open = 0
         if not self.expired:
             here.asked.append(Stop(self._group, 0))
-        elif kind is not None and issubclass(kind, asyncio.CancelledError):
+        elif here.told is self and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise TimeoutError(f"not done within {self._seconds:g} s") from error
 
     def guards(self, timer: int) -> bool:

@@ -25,10 +25,12 @@ from sqlalchemy import (
     update,
 )
 
+from rowtine.codec import class_name
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
+from rowtine.errors import Cancelled
 from rowtine.store.dialect import insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Outcome, Settled
@@ -324,7 +326,8 @@ def _told_to_stop(connection: Connection, ids: Collection[str]) -> dict[str, boo
 def _ended(outcome: Outcome) -> Outcome:
     """The outcome as the end of its call, where another attempt or a tail call would follow."""
     if outcome.tail is not None:
-        return replace(outcome, tail=None, settled=Settled(Status.CANCELLED))
+        told = Settled(Status.CANCELLED, None, class_name(Cancelled), "")
+        return replace(outcome, tail=None, settled=told)
     return replace(outcome, retry_in=None)
 
 

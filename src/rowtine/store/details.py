@@ -7,9 +7,16 @@ the attempt lasts: one that is rebuilt must find what it found.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
-__all__ = ["details_before", "details_to_text"]
+from rowtine.context import Current, Here
+from rowtine.core.payload import Codec
+from rowtine.store.calls import Claimed
+from rowtine.store.loading import Execution
+
+__all__ = ["details_before", "details_to_text", "told"]
 
 
 def details_to_text(claim: int, details: str, before: str | None) -> str:
@@ -31,3 +38,23 @@ def details_before(claim: int, text: str | None) -> str | None:
         return None
     payload = parts.get("before" if said_by == claim else "details")
     return None if payload is None else bytes(payload).decode()
+
+
+def told(attempted: Claimed | Execution, codec: Codec, beat: Callable[[str | None], bool]) -> Here:
+    """What the bodies of this attempt can ask. `beat` is given the column, or None where a
+    heartbeat says nothing new."""
+    before = details_before(attempted.claim, attempted.details)
+    current = Current(
+        id=attempted.id,
+        function=attempted.function,
+        attempt=attempted.attempt,
+        root_id=attempted.root_id,
+        caller_id=attempted.caller_id,
+        deadline=attempted.deadline,
+    )
+
+    def say(details: str | None) -> bool:
+        claim = attempted.claim
+        return beat(None if details is None else details_to_text(claim, details, before))
+
+    return Here(current, before, codec, say)

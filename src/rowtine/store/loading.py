@@ -45,7 +45,7 @@ from rowtine.store.mapping import (
     member_result,
     suspended_body,
 )
-from rowtine.store.options import options_from_text
+from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.tables import calls, coroutines, futures, states
 from rowtine.store.types import now, seconds_since
 
@@ -486,7 +486,7 @@ def exit_to_text(result: CoroutineResult | None, codec: Codec) -> str | None:
         document["error"] = [error.type, error.message, error.traceback]
     if result.call is not None:
         payload = codec.encode_arguments(result.call.arguments)
-        document["tail"] = [result.call.function, payload]
+        document["tail"] = [result.call.function, payload, options_to_text(result.call.options)]
     return msgspec.json.encode(document).decode()
 
 
@@ -501,8 +501,9 @@ def exit_from_text(text: str | None, codec: Codec) -> CoroutineResult | None:
         error = RemoteError(type, message, traceback, document["output"])
     call: Call[Any] | None = None
     if "tail" in document:
-        function, payload = document["tail"]
-        call = Call(function, codec.decode_arguments(payload))
+        function, payload, options = document["tail"]
+        arguments = codec.decode_arguments(payload)
+        call = Call(function, arguments, options=options_from_text(options))
     return CoroutineResult(
         0,
         value=None if error else document["output"],

@@ -66,17 +66,19 @@ def match(connection: Connection, executions: Collection[str]) -> None:
     )
     for wait in connection.execute(waits):
         waiting[wait.execution_id, wait.function].append((wait.id, wait.claim))
-    taken: list[dict[str, object]] = []
-    outcomes: list[Outcome] = []
+    matched: list[tuple[str, int, Outcome]] = []
     for (execution_id, name), takers in waiting.items():
         oldest = {"e": execution_id, "called": name, "most": len(takers)}
         for signal in connection.execute(_OLDEST, oldest).all():
             id, claim = takers.popleft()
-            taken.append({"e": execution_id, "n": signal.number, "taker": id})
-            outcomes.append(Outcome(id, claim, execution_id, Settled(output=signal.value)))
-    if taken:
+            outcome = Outcome(id, claim, execution_id, Settled(output=signal.value))
+            matched.append((execution_id, signal.number, outcome))
+    if matched:
+        # Of several names that arrive together, that comes first which was sent first.
+        matched.sort(key=lambda each: each[:2])
+        taken = [{"e": e, "n": number, "taker": outcome.id} for e, number, outcome in matched]
         connection.execute(_TAKE, taken)
-        write_outcomes(connection, outcomes)
+        write_outcomes(connection, [outcome for _, _, outcome in matched])
 
 
 _OLDEST = (

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, null, select, update
 from sqlalchemy.orm import Session
 
 from rowtine import quiet
+from rowtine.context import here
 from rowtine.core.options import DEFAULT
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Phase
@@ -22,6 +23,7 @@ from rowtine.core.state import Coroutine
 from rowtine.errors import UsageError
 from rowtine.store.calls import lock_calls, lock_states
 from rowtine.store.committing import Round, commit
+from rowtine.store.details import told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
 from rowtine.store.outcomes import Outcome, settled, tail_of
@@ -80,7 +82,7 @@ def run_round(
             return Incompatible(f"a worker is running call {execution_id}")
         execution = claimed
         loaded.input.now = claimed.now
-    output = _run_beside(scheduler, loaded)
+    output = _run_beside(scheduler, replace(loaded, execution=execution))
     if isinstance(output, Incompatible):
         return output
     outcome = None
@@ -131,6 +133,8 @@ def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     answer: list[Output | BaseException] = []
 
     def run() -> None:
+        # The row is locked by the caller's transaction: a heartbeat has nothing to renew.
+        here.set(told(loaded.execution, scheduler.codec, lambda _: True))
         try:
             answer.append(asyncio.run(scheduler.run(loaded.input, _Beside(loaded.rows, asked))))
         except BaseException as error:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from rowtine import clock, quiet
 from rowtine.config import Settings
-from rowtine.context import Current, Here, here
+from rowtine.context import here
 from rowtine.core.coroutine import Slot
 from rowtine.core.payload import Codec
 from rowtine.core.results import CoroutineResult
@@ -24,7 +24,7 @@ from rowtine.registry import Registry
 from rowtine.store import Connection, RejectedError, loading, rounds
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round
-from rowtine.store.details import details_before, details_to_text
+from rowtine.store.details import told
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.worker import native
@@ -105,22 +105,12 @@ class Executor:
 
     def _enter(self, attempted: Claimed | Execution) -> None:
         """Tell what runs in this task which call it runs for."""
-        id, claim = attempted.id, attempted.claim
-        before = details_before(claim, attempted.details)
+        held, lease = (attempted.id, attempted.claim), self.settings.lease
 
-        def say(details: str | None) -> bool:
-            text = None if details is None else details_to_text(claim, details, before)
-            return beat(self.gateway.database, (id, claim), self.worker, self.settings.lease, text)
+        def renew(details: str | None) -> bool:
+            return beat(self.gateway.database, held, self.worker, lease, details)
 
-        current = Current(
-            id=id,
-            function=attempted.function,
-            attempt=attempted.attempt,
-            root_id=attempted.root_id,
-            caller_id=attempted.caller_id,
-            deadline=attempted.deadline,
-        )
-        here.set(Here(current, before, self.codec, say))
+        here.set(told(attempted, self.codec, renew))
 
     async def _run_sync(self, claimed: Claimed, function: Function[..., Any]) -> CoroutineResult:
         def body() -> CoroutineResult:
