@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,82 @@ async def steps(n: int) -> None:
     await rowtine.sleep(3600)
 
 
+@app.function
+async def slow(x: int) -> int:
+    if x == 1:
+        raise ValueError("no one")
+    await rowtine.sleep(3600)
+    return x
+
+
+@app.coroutine
+async def nap() -> None:
+    await rowtine.sleep(3600)
+
+
+@app.coroutine
+async def listening() -> None:
+    async with rowtine.timeout(500):
+        await rowtine.signal("shipped")
+
+
+@app.coroutine
+async def limited() -> None:
+    await rowtine.map(slow, range(6), max_concurrency=2, max_failures=1)
+
+
+@app.coroutine
+async def each() -> None:
+    async for task in rowtine.as_completed([double(1), slow(2), slow(3)]):
+        await task
+
+
+@app.coroutine
+async def shielding() -> None:
+    await rowtine.shield(nap())
+
+
+@app.coroutine
+async def until() -> None:
+    await rowtine.sleep_until(datetime(2990, 1, 1, tzinfo=UTC))
+
+
+@app.function
+async def order() -> None:
+    answer = rowtine.promise(timeout=7200)
+    task = rowtine.spawn(slow(7))
+    with suppress(TimeoutError):
+        async with rowtine.timeout(0.05):
+            await rowtine.signal("never")
+    async with rowtine.timeout(500):
+        await double(1)
+    await rowtine.race(shielding(), rowtine.sleep(0))
+    await rowtine.gather(listening(), limited(), each(), until(), task, answer)
+
+
+ORDER_TIMERS = 8
+"""Those that are left when the order waits for nothing but them."""
+
+
+@app.function
+async def approval() -> None:
+    await rowtine.promise(timeout=7200)
+
+
+@app.function
+async def stubborn() -> None:
+    try:
+        await rowtine.signal("stop")
+    finally:
+        await rowtine.sleep(3600)
+
+
+@app.function
+async def holding() -> None:
+    task = rowtine.spawn(hold("a"))
+    await task
+
+
 @pytest.fixture
 def begin(database_url: str) -> Iterator[Callable[..., str]]:
     """Starts a call, and returns its id when nothing but timers is left to wait for."""
@@ -95,7 +172,7 @@ def begin(database_url: str) -> Iterator[Callable[..., str]]:
             idle = (
                 "select count(*) from calls where kind = 'timer' and phase = 'queued' and not"
                 " exists (select 1 from calls where kind = 'function' and phase in"
-                " ('queued', 'running')) and not exists"
+                " ('queued', 'running') and not coalesce(parked, false)) and not exists"
                 " (select 1 from states where wake_at is not null)"
             )
             wait_until(lambda: query(database_url, idle) == [(timers,)])
@@ -104,6 +181,14 @@ def begin(database_url: str) -> Iterator[Callable[..., str]]:
         yield start
         go_on.set()
     app.close()
+
+
+def suspend(url: str, call: rowtine.Call[object]) -> str:
+    """Start a call, and return its id when it has suspended."""
+    id = app.start(call).id
+    phase = "select phase from calls where id = :id"
+    wait_until(lambda: query(url, phase, id=id) == [("suspended",)])
+    return id
 
 
 # -------------------------------------------------------------------------------------------- ps
@@ -153,7 +238,146 @@ def test_ps_names_the_process_of_what_runs_and_counts_the_queue(
     assert [json.loads(line)["pid"] for line in flights] == [pid] * 4 + [None] * 2
 
 
+def test_ps_says_what_is_waited_for_in_words(
+    ask: Ask, database_url: str, begin: Callable[..., str]
+) -> None:
+    begin(order(), timers=ORDER_TIMERS)
+    begin(approval(), timers=ORDER_TIMERS)
+
+    lines = ask("ps", "--database", database_url).out.splitlines()
+
+    for function, words in {
+        "approval": "promise, 120 min left",
+        "order/listening": "signal shipped, 8 min left",
+        "order/limited": "all: 5 pending, 3 parked",
+        "order/each": "task: 2 pending",
+        "order/until": "sleep_until, ",
+        "order/nap": "sleep, 60 min left",
+    }.items():
+        assert any(f"  {function} " in line and f"  {words}" in line for line in lines), words
+    assert all(f"{HERE}:" in line for line in lines[1:-1])
+
+
+def test_ps_shows_who_runs_a_task_and_who_was_told_to_stop(
+    ask: Ask, database_url: str, begin: Callable[..., str]
+) -> None:
+    stopped = suspend(database_url, stubborn.options(deadline=3000)())
+    app.handle(stopped).cancel("closing time\x1b[31m")
+    wait_until(
+        lambda: query(database_url, "select count(*) from calls where kind='timer'") == [(1,)]
+    )
+    app.start(holding())
+    running.wait(60)
+
+    lines = ask("ps", "--database", database_url).out.splitlines()
+
+    ((pid,),) = query(database_url, "select pid from workers")
+    (holder,) = [line for line in lines if line.split()[1] == "holding"]
+    assert f"  task hold (pid {pid} on " in holder
+    (told,) = [line for line in lines if line.split()[1] == "stubborn"]
+    assert r"  sleep, 50 min left; told to stop: closing time\x1b[31m  " in told
+
+
+def test_no_token_is_shown(ask: Ask, database_url: str, begin: Callable[..., str]) -> None:
+    id = suspend(database_url, approval())
+    ((token,),) = query(database_url, "select token from calls where token is not null")
+
+    for command in (("ps",), ("ps", "--json"), ("show", id, "--values"), ("show", id, "--json")):
+        said = ask(*command, "--database", database_url)
+        assert said.code == 0
+        assert token not in said.out
+
+
 # ------------------------------------------------------------------------------------------ show
+
+
+def test_show_draws_tasks_promises_signals_and_limits(
+    ask: Ask, database_url: str, begin: Callable[..., str]
+) -> None:
+    id = begin(order.options(key="k 7", deadline=3000)(), timers=ORDER_TIMERS)
+    for name in ("sold", "asked", "sold"):
+        app.handle(id).signal(name)
+
+    said = ask("show", id, "--database", database_url)
+
+    assert _without_times(said.out).splitlines() == [
+        f"order (key k 7)  suspended  {id}",
+        "├── promise  open",
+        "├── slow  suspended",
+        "│   └── sleep  queued",
+        "├── time limit  over",
+        "├── signal never  given up: time limit",
+        "├── time limit  kept",
+        "├── double  done",
+        "├── race of 2  done",
+        "│   ├── shielding  cancelled",
+        "│   │   ├── race of 1, shielded  pending",
+        "│   │   │   └── nap  suspended",
+        "│   │   │       └── sleep  queued",
+        "│   │   └── wait for task race(nap)  cancelled",
+        "│   └── sleep  done",
+        "├── all of 6  6 pending",
+        "│   ├── listening  suspended",
+        "│   │   ├── time limit  queued",
+        "│   │   └── signal shipped  open",
+        "│   ├── limited  suspended",
+        "│   │   └── all of 6, 2 at once  5 pending",
+        "│   │       ├── slow  suspended",
+        "│   │       │   └── sleep  queued",
+        "│   │       ├── slow  invalid argument  ValueError: no one",
+        "│   │       ├── slow  suspended",
+        "│   │       │   └── sleep  queued",
+        *["│   │       ├── slow  parked"] * 2,
+        "│   │       └── slow  parked",
+        "│   ├── each  suspended",
+        "│   │   ├── 3 begun",
+        "│   │   │   ├── double  done",
+        "│   │   │   ├── slow  suspended",
+        "│   │   │   │   └── sleep  queued",
+        "│   │   │   └── slow  suspended",
+        "│   │   │       └── sleep  queued",
+        "│   │   ├── wait for the next of 3 tasks  done",
+        "│   │   └── wait for the next of 3 tasks  2 pending",
+        "│   ├── until  suspended",
+        "│   │   └── sleep_until  queued",
+        "│   ├── wait for task slow  pending",
+        "│   └── wait for promise  pending",
+        "├── signal sold (2)  sent",
+        "└── signal asked  sent",
+    ]
+    assert ", deadline in 50 min" in said.out.splitlines()[0]
+    assert "5 pending, 3 parked, 1 failed, for " in said.out
+    assert "promise  open, 120 min left, for " in said.out
+    assert "fanout.py" not in said.out
+    assert "awaitables.py" not in said.out
+
+
+def test_show_counts_the_parked_that_it_does_not_show(
+    ask: Ask, database_url: str, begin: Callable[..., str]
+) -> None:
+    id = begin(order(), timers=ORDER_TIMERS)
+
+    said = ask("show", id, "--width", "2", "--database", database_url)
+
+    assert "└── and 1 invalid argument, 3 parked" in said.out
+
+
+def test_show_says_who_was_told_to_stop_and_why(
+    ask: Ask, database_url: str, begin: Callable[..., str]
+) -> None:
+    id = suspend(database_url, stubborn())
+    app.handle(id).cancel("closing time")
+    wait_until(
+        lambda: query(database_url, "select count(*) from calls where kind='timer'") == [(1,)]
+    )
+
+    said = ask("show", id, "--database", database_url)
+
+    assert ", told to stop: closing time  " in said.out.splitlines()[0]
+    assert _without_times(said.out).splitlines()[1:] == [
+        "├── signal stop  cancelled",
+        "└── sleep  queued",
+    ]
 
 
 def test_show_draws_what_was_and_what_is_waited_for(
@@ -350,7 +574,7 @@ def _without_times(text: str) -> str:
     lines = []
     for line in text.splitlines():
         kept = [
-            word.split(", ")[0]
+            word if "── " in word else word.split(", ")[0]
             for word in line.split("  ")
             if not word.startswith("/") and HERE not in word
         ]

@@ -36,7 +36,17 @@ REPORT = "019b0000-0000-7000-8000-000000000007"
 MAIL = "019b0000-0000-7000-8000-000000000008"
 CLEANUP = "019b0000-0000-7000-8000-000000000009"
 IMPORT = "019b0000-0000-7000-8000-00000000000a"
+ORDER = "019b0000-0000-7000-8000-000000000011"
+PROMISE = "019b0000-0000-7000-8000-000000000012"
+PAID = "019b0000-0000-7000-8000-000000000013"
+LIMIT = "019b0000-0000-7000-8000-000000000014"
+PACK = "019b0000-0000-7000-8000-000000000015"
+LABEL = "019b0000-0000-7000-8000-000000000016"
 WORKER = "019b0000-0000-7000-8000-00000000000f"
+
+
+CANARY = "canary"
+"""What no view may show."""
 
 
 # ------------------------------------------------------------------------------- rows, by plain SQL
@@ -258,6 +268,120 @@ def shop(empty: Rows) -> Rows:
     return shop
 
 
+@pytest.fixture
+def office(shop: Rows) -> Rows:
+    """The shop, and an order that was told to stop.
+
+    Its main coroutine waits for a promise, within a limit of time. One child waits for a signal,
+    while others are queued, one for two calls of which one is parked, and one for a running task.
+    """
+    office = shop
+    office.call(
+        ORDER,
+        "order",
+        "suspended",
+        deadline=Ago(-3000),
+        cancelling=True,
+        cancel_reason="closing time",
+    )
+    office.insert(
+        "states",
+        id=ORDER,
+        seed="5eed",
+        semantics=1,
+        run=0,
+        round=2,
+        next_coroutine_id=11,
+        next_call_id=6,
+        outstanding_calls=6,
+        arrived=0,
+        delivered=0,
+        poll_min_results=1,
+        poll_max_results=3,
+        running_seconds=0.2,
+    )
+    mine = {"execution_id": ORDER, "run": 0, "created_at": Ago(40)}
+    body = {**mine, "kind": "coroutine", "phase": "suspended"}
+    office.insert("coroutines", **body, id=0, function="order", cancelled=True)
+    for id, name in ((1, "listen"), (4, "pack_all"), (7, "labels")):
+        office.insert("coroutines", **body, id=id, parent_id=0, serves=0, function=name, input="[]")
+    future = {**mine, "created_round": 1, "cancel_losers": True, "source_file": "order.py"}
+    over = {"resolution": "result", "resolved_at": Ago(40), "pending": 0}
+    group = {**future, **over, "coroutine_id": 0, "kind": "spawn", "children": 1}
+    office.insert("futures", **group, seq=0, function="spawn(promise)", first_child=2)
+    office.insert("futures", **group, seq=1, function="spawn(timeout)", first_child=3)
+    task = {**future, "kind": "task", "children": 1, "pending": 1, "source_line": 40}
+    office.insert("futures", **task, coroutine_id=0, seq=2, function="promise", first_child=2)
+    office.insert(
+        "futures",
+        **future,
+        coroutine_id=4,
+        seq=0,
+        kind="all",
+        function="all(pack, pack)",
+        first_child=5,
+        children=2,
+        pending=2,
+        max_concurrency=1,
+        max_failures=1,
+        source_line=50,
+    )
+    office.insert(
+        "futures",
+        **{**group, "coroutine_id": 7},
+        seq=0,
+        function="spawn(label)",
+        first_child=8,
+    )
+    office.insert("futures", **task, coroutine_id=7, seq=1, function="label", first_child=8)
+    asked = {"execution_id": ORDER, "root_id": ORDER, "created_at": Ago(40)}
+    office.child(
+        PROMISE,
+        "promise",
+        "queued",
+        0,
+        **asked,
+        kind="promise",
+        token=CANARY,
+        coroutine_id=2,
+        parent_id=0,
+        serves=0,
+        due=Ago(-7200),
+    )
+    office.child(
+        LIMIT,
+        "timeout",
+        "queued",
+        1,
+        **asked,
+        kind="timer",
+        coroutine_id=3,
+        parent_id=0,
+        serves=1,
+        due=Ago(-600),
+    )
+    office.child(
+        PAID, "paid", "queued", 2, **asked, kind="signal", coroutine_id=1, source_file="order.py"
+    )
+    held = {"worker": WORKER, "lease_expires": Ago(-30), "started_at": Ago(5), "attempt": 1}
+    member = {**asked, "parent_id": 4, "serves": 0}
+    office.child(PACK, "pack", "running", 3, **member, coroutine_id=5, parked=False, **held)
+    parked = PACK.replace("15", "17")
+    office.child(parked, "pack", "queued", 4, **member, coroutine_id=6, parked=True)
+    member = {**asked, "parent_id": 7, "serves": 0}
+    office.child(LABEL, "label", "running", 5, **member, coroutine_id=8, **held)
+    for number in (1, 2):
+        office.insert(
+            "signals",
+            execution_id=ORDER,
+            number=number,
+            name="sold",
+            value=f'"{CANARY}"',
+            created_at=Ago(9),
+        )
+    return office
+
+
 def about(seconds: float) -> Any:
     """A length of time, and what the test itself may have taken."""
     return pytest.approx(seconds + 30, abs=30.1)
@@ -358,6 +482,54 @@ def test_a_worker_that_has_gone_is_still_known_by_its_id(shop: Rows) -> None:
     for view in ("in_flight", "outstanding_calls"):
         rows = shop.rows(f"select distinct worker, host, pid from {view} where worker is not null")
         assert rows == [(WORKER, None, None)]
+
+
+def test_in_flight_shows_a_task_with_the_call_that_it_is(office: Rows) -> None:
+    rows = office.rows(
+        "select coroutine, kind, waits_for, pending, parked, call_id, pid from in_flight"
+        " where execution_id = :id order by coroutine_id",
+        id=ORDER,
+    )
+
+    assert rows == [
+        ("order", "task", "promise", 1, None, PROMISE, None),
+        ("listen", "signal", "paid", None, None, PAID, None),
+        ("pack_all", "all", "all(pack, pack)", 2, 1, None, None),
+        ("labels", "task", "label", 1, None, LABEL, 4242),
+    ]
+
+
+def test_in_flight_says_when_the_clock_will_end_a_wait(office: Rows) -> None:
+    """The main coroutine's promise has two hours left, its limit of time ten minutes; and all have
+    fifty minutes until the deadline."""
+
+    def left() -> list[tuple[Any, ...]]:
+        return office.rows(
+            "select coroutine, seconds_left from in_flight where execution_id = :id"
+            " order by coroutine_id",
+            id=ORDER,
+        )
+
+    deadline = pytest.approx(3000 - 30, abs=30.1)
+    others = [("listen", deadline), ("pack_all", deadline), ("labels", deadline)]
+    assert left() == [("order", pytest.approx(600 - 30, abs=30.1)), *others]
+
+    office.rows(
+        "update calls set phase = 'done', status = 'CANCELLED', due = null,"
+        " finished_at = created_at where id = :id",
+        id=LIMIT,
+    )
+    office.rows("update calls set deadline = null where id = :id", id=ORDER)
+    assert left() == [
+        ("order", pytest.approx(7200 - 30, abs=30.1)),
+        *((name, None) for name, _ in others),
+    ]
+
+
+def test_in_flight_says_who_was_told_to_stop_and_why(office: Rows) -> None:
+    rows = office.rows("select distinct execution, cancel_reason from in_flight where cancelling")
+
+    assert rows == [("order", "closing time")]
 
 
 # ------------------------------------------------------------------------------------------- awaits
@@ -540,27 +712,29 @@ def test_calls_stand_in_the_order_of_numbers_and_runs_not_of_texts(shop: Rows) -
 
 VIEWS: Mapping[str, list[str]] = {
     "awaits": ["since"],
-    "in_flight": ["since"],
-    "outstanding_calls": ["since", "due", "lease_expires"],
+    "in_flight": ["since", "until", "deadline"],
+    "outstanding_calls": ["since", "due", "lease_expires", "deadline"],
     "execution_tree": ["since", "finished"],
 }
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_times_are_readable_and_right(shop: Rows, view: str) -> None:
+def test_times_are_readable_and_right(office: Rows, view: str) -> None:
     for column in VIEWS[view]:
         moments = [
-            moment for (moment,) in shop.rows(f"select {column} from {view}") if moment is not None
+            moment
+            for (moment,) in office.rows(f"select {column} from {view}")
+            if moment is not None
         ]
         assert moments
         for moment in moments:
-            if shop.sqlite:
+            if office.sqlite:
                 assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}", moment)
                 read = datetime.strptime(moment, "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
             else:
                 assert moment.tzinfo is not None
                 read = moment
-            assert abs(datetime.now(UTC) - read) < timedelta(hours=2)
+            assert abs(datetime.now(UTC) - read) < timedelta(hours=3)
 
 
 def test_readable_times_and_seconds_agree(shop: Rows) -> None:
@@ -594,14 +768,15 @@ def test_in_flight_never_reads_through_the_history(shop: Rows) -> None:
         assert not [step for step in plan if "Seq Scan on calls" in step]
 
 
-def test_the_views_show_no_payload(shop: Rows) -> None:
+def test_the_views_show_no_payload_and_no_token(office: Rows) -> None:
     """So that a role which may read only them sees what happens, and not the data."""
-    shop.rows("update calls set input = '\"canary\"'")
-    shop.rows("update calls set output = '\"canary\"' where status is not null")
-    shop.rows("update coroutines set input = '\"canary\"'")
+    office.rows(f"update calls set input = '\"{CANARY}\"', details = '\"{CANARY}\"'")
+    office.rows(f"update calls set output = '\"{CANARY}\"' where status is not null")
+    office.rows(f"update coroutines set input = '\"{CANARY}\"'")
+    office.rows(f"update states set seed = '{CANARY}'")
 
     for view in VIEWS:
-        assert "canary" not in str(shop.rows(f"select * from {view}"))
+        assert CANARY not in str(office.rows(f"select * from {view}"))
 
 
 # ------------------------------------------------------------------------------- the documentation
@@ -609,7 +784,10 @@ def test_the_views_show_no_payload(shop: Rows) -> None:
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "reference" / "schema.md"
 TEXT = PAGE.read_text()
-EXAMPLES = re.findall(r"^### ([^\n]+)|^```(sql[^\n]*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+QUESTIONS = TEXT.split("\n## Questions")[1].split("\n## ")[0]
+EXAMPLES = re.findall(
+    r"^### ([^\n]+)|^```(sql[^\n]*)\n(.*?)^```$", QUESTIONS, re.MULTILINE | re.DOTALL
+)
 
 
 def examples() -> Iterator[Any]:
@@ -625,8 +803,8 @@ def examples() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("database_url", "statement"), list(examples()), indirect=["database_url"])
-def test_every_example_runs_and_finds_something(shop: Rows, statement: str) -> None:
-    assert shop.rows(statement)
+def test_every_example_runs_and_finds_something(office: Rows, statement: str) -> None:
+    assert office.rows(statement)
 
 
 def test_every_example_for_one_database_has_a_sister_for_the_other() -> None:
