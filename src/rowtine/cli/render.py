@@ -358,7 +358,9 @@ def _rest(counts: Mapping[str, int], shown: Iterable[CallFacts | CoroutineFacts]
         how = _how(member)
         left[how] = left.get(how, 0) - 1
     words = [
-        f"{number:,} {how.lower().replace('_', ' ')}" for how, number in left.items() if number > 0
+        f"{number:,} {how.lower().replace('_', ' ')}"
+        for how, number in sorted(left.items())
+        if number > 0
     ]
     return f"and {', '.join(words)}" if words else ""
 
