@@ -53,6 +53,7 @@ from rowtine.errors import (
     Reset,
     RowtineError,
     SchemaError,
+    TimedOut,
     UsageError,
 )
 from rowtine.fanout import as_completed, map
@@ -97,6 +98,7 @@ __all__ = [
     "State",
     "Status",
     "Task",
+    "TimedOut",
     "Timeout",
     "UsageError",
     "all",

@@ -138,7 +138,7 @@ def sleep_until(moment: datetime) -> Call[None]:
 def timeout(seconds: float | None) -> Timeout:
     """``async with rowtine.timeout(60):`` ends the block after so many seconds, by the database's
     clock: the durable await at which it stands is cancelled, its clean-up runs, and the block
-    raises TimeoutError. None: no limit. Native awaits are not interrupted.
+    raises TimedOut, which is a TimeoutError. None: no limit. Native awaits are not interrupted.
     """
     return Timeout(None if seconds is None else _seconds(seconds, "wait"))
 
@@ -151,7 +151,7 @@ def promise(*, timeout: float | None = None) -> Promise[Any]:
 
     It begins now, and becomes a row at the next await of the coroutine. Resolved before anybody
     awaits it, it keeps the value; rejected, it raises. After `timeout` seconds it raises
-    TimeoutError, for good. One that nobody has awaited ends with the coroutine that made it.
+    TimedOut, for good. One that nobody has awaited ends with the coroutine that made it.
     """
     here = inside("rowtine.promise")
     token = here.draw(PROMISE)[:16].hex()
@@ -163,7 +163,7 @@ def signal(name: str, *, timeout: float | None = None) -> Call[Any]:
     """Wait for the next signal of this name that was sent to this execution; its value.
 
     Signals are queued, in the order in which they were sent, and each is taken by one wait. After
-    `timeout` seconds: TimeoutError.
+    `timeout` seconds: TimedOut.
     """
     return Call(valid_name(name), _limited(timeout), Kind.SIGNAL)
 

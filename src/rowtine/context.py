@@ -28,7 +28,7 @@ class Current:
     caller_id: str | None = None
     """The execution that made this call; None for a root."""
     deadline: datetime | None = None
-    """The moment, in UTC, after which the call ends with a TimeoutError."""
+    """The moment, in UTC, after which the call ends as TimedOut."""
     details: Any = None
     """What the last heartbeat of the attempts before this one said."""
 

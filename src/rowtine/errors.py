@@ -28,6 +28,7 @@ __all__ = [
     "Reset",
     "RowtineError",
     "SchemaError",
+    "TimedOut",
     "UsageError",
 ]
 
@@ -129,6 +130,14 @@ class Cancelled(RowtineError):
 
     Inside the execution that is cancelled the await raises `asyncio.CancelledError`; a caller that
     goes on sees this, which is an ordinary error.
+    """
+
+
+class TimedOut(RowtineError, TimeoutError):
+    """A durable limit was over: that of a block, a promise, a signal, or the deadline of a call.
+
+    A TimeoutError, but one that is an outcome: a function that it leaves is not tried again, unless
+    its `Retry` names it. To begin anew would be to wait once more for the same.
     """
 
 

@@ -150,7 +150,7 @@ class Function(_Registered, Generic[P, R]):
 
         `retry` and `timeout` stand instead of the function's own. `delay` is the time before the
         first attempt, `deadline` a moment (a naive one in UTC), or the time from acceptance, after
-        which the call ends with a TimeoutError. Times are seconds or a timedelta. `key` makes two
+        which the call ends as TimedOut. Times are seconds or a timedelta. `key` makes two
         starts one call; `cancel_losers` says whether the call ends with a join that others have
         decided. UsageError for what makes no sense, for a retry with a predicate, which cannot be
         stored, and for a key inside an execution.

@@ -200,12 +200,12 @@ def model(p: Program, now: float, world: World) -> tuple[Any, float]:
             return None, world.wait(now, now + seconds)
         case ["promise", seconds, value, timeout]:
             if timeout is not None and timeout < seconds:
-                raise Failed(["TimeoutError", ""], world.wait(now, now + timeout))
+                raise Failed(["TimedOut", ""], world.wait(now, now + timeout))
             return value, world.wait(now, now + seconds)
         case ["signal", timeout]:
             sent, value = world.signals[0] if world.signals else (NEVER, None)
             if now + timeout < sent:
-                raise Failed(["TimeoutError", ""], world.wait(now, now + timeout))
+                raise Failed(["TimedOut", ""], world.wait(now, now + timeout))
             at = world.wait(now, max(now, sent))
             world.signals.pop(0)
             return value, at
@@ -286,7 +286,7 @@ def in_time(seconds: float, part: Program, now: float, world: World) -> tuple[An
         return model(part, now, world)
     except Told as told:
         if told.limit is limit:
-            raise Failed(["TimeoutError", ""], told.at) from None
+            raise Failed(["TimedOut", ""], told.at) from None
         raise
     finally:
         world.limits.remove(limit)
@@ -593,7 +593,7 @@ class Stage:
     def _see(self, row: Any) -> bool:
         arguments = self.codec.decode_arguments(row.input)
         limit = arguments.kwargs.get("timeout")
-        up = Settled(rowtine.Status.TIMEOUT, None, "TimeoutError", "")
+        up = Settled(rowtine.Status.TIMEOUT, None, "rowtine.errors.TimedOut", "")
         match row.function:
             case "tell":
                 token, seconds, value = arguments.args

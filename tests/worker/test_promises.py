@@ -228,7 +228,7 @@ def test_a_time_limit_of_a_promise_is_a_recorded_result(new_app: NewApp, databas
     with app.worker().start():
         handle = start(app, "approval", 0.05)
 
-        assert handle.result(20) == ["TimeoutError", "nobody answered in time"]
+        assert handle.result(20) == ["TimedOut", "nobody answered in time"]
     (row,) = promises(database_url)
     assert (row["status"], row["resolution"]) == ("TIMEOUT", "error")
     with pytest.raises(Conflict):

@@ -26,14 +26,15 @@ def define(app: rowtine.App) -> rowtine.App:
         await rowtine.sleep_until(moment)
         return "woken"
 
+    @app.coroutine
+    async def labelled(seconds: float) -> float:
+        await rowtine.sleep(seconds)
+        return seconds
+
     @app.function(name="order")
     async def order(seconds: list[float]) -> Any:
-        timers = [rowtine.spawn(rowtine.sleep(each)) for each in seconds]
-        seen = []
-        async for task in rowtine.as_completed(timers):
-            await task
-            seen.append(rowtine.now())
-        return seen
+        ended = rowtine.as_completed([labelled(each) for each in seconds])
+        return [await task async for task in ended]
 
     @app.function(name="first_of")
     async def first_of(seconds: list[float]) -> Any:
@@ -166,11 +167,7 @@ def test_timers_end_in_the_order_in_which_they_are_due(new_app: NewApp, database
     app = define(new_app())
     seconds = [0.4, 0.1, 0.3, 0.0, 0.2]
     with app.worker().start():
-        seen = start(app, "order", seconds).result(20)
-
-    assert seen == sorted(seen)
-    by_due = sorted(timers(database_url), key=lambda row: row["delivered_round"])
-    assert [row["call_id"] for row in by_due] == [3, 1, 4, 2, 0]
+        assert start(app, "order", seconds).result(20) == sorted(seconds)
 
 
 @pytest.mark.peer_case(30)
@@ -211,6 +208,40 @@ def test_a_block_ends_when_its_time_is_up(new_app: NewApp, database_url: str) ->
     assert seconds >= 0.2
     (wait,) = (row for row in rows(database_url, "calls") if row["kind"] == "signal")
     assert (wait["phase"], wait["resolution"], wait["decided_by"]) == ("done", "timeout", 1)
+
+
+def test_a_limit_that_nobody_catches_is_the_outcome_and_no_reason_to_begin_anew(
+    new_app: NewApp, database_url: str
+) -> None:
+    app = define(new_app())
+
+    @app.function(name="impatient")
+    async def impatient() -> None:
+        async with rowtine.timeout(0.01):
+            await rowtine.signal("never")
+
+    with app.worker().start(), pytest.raises(rowtine.TimedOut):
+        app.start(impatient()).result(20)
+
+    (row,) = (row for row in rows(database_url, "calls") if row["function"] == "impatient")
+    assert (row["phase"], row["attempt"]) == ("done", 1)
+
+
+def test_a_retry_may_name_it(new_app: NewApp, database_url: str) -> None:
+    app = define(new_app())
+
+    @app.function(
+        name="patient",
+        retry=rowtine.Retry(initial=0, max_attempts=3, retry_on=(rowtine.TimedOut,)),
+    )
+    async def patient() -> None:
+        await rowtine.signal("never", timeout=0.01)
+
+    with app.worker().start(), pytest.raises(TimeoutError):
+        app.start(patient()).result(20)
+
+    (row,) = (row for row in rows(database_url, "calls") if row["function"] == "patient")
+    assert row["attempt"] == 3
 
 
 def test_a_block_that_is_done_in_time_leaves_no_timer(new_app: NewApp, database_url: str) -> None:

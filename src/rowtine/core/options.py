@@ -26,7 +26,7 @@ class CallOptions:
     timeout: float | None = None
     """Seconds of running time of one attempt."""
     deadline: datetime | float | None = None
-    """A moment, or seconds from acceptance, after which the call ends with a TimeoutError."""
+    """A moment, or seconds from acceptance, after which the call ends as TimedOut."""
     delay: float = 0.0
     """Seconds from acceptance before the first attempt."""
     key: str | None = None

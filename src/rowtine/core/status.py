@@ -9,7 +9,14 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
 
-from rowtine.errors import Cancelled, DecodeError, IncompatibleState, RemoteError, UsageError
+from rowtine.errors import (
+    Cancelled,
+    DecodeError,
+    IncompatibleState,
+    RemoteError,
+    TimedOut,
+    UsageError,
+)
 
 __all__ = [
     "RETRYABLE",
@@ -66,6 +73,7 @@ _ERRORS: dict[type[BaseException], Status | Callable[[Any], Status]] = {
     BaseException: Status.PERMANENT_ERROR,
     asyncio.CancelledError: Status.CANCELLED,
     Cancelled: Status.CANCELLED,
+    TimedOut: Status.PERMANENT_ERROR,
     IncompatibleState: Status.INCOMPATIBLE_STATE,
     TimeoutError: Status.TIMEOUT,
     TypeError: Status.INVALID_ARGUMENT,

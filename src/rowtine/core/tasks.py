@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Self, TypeVar, cast
 from rowtine.core.directives import Call, Directive, Running, inside
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind
-from rowtine.errors import UsageError
+from rowtine.errors import TimedOut, UsageError
 
 __all__ = ["Ended", "Group", "Next", "Promise", "Spawn", "Stop", "Task", "Timeout", "spawn"]
 
@@ -156,7 +156,7 @@ class Timeout:
     """``async with rowtine.timeout(60):`` ends the block after so many seconds.
 
     The await at which it stands is cancelled, its clean-up runs, and the block raises
-    TimeoutError. The seconds are the database's, and count on while nothing runs.
+    TimedOut. The seconds are the database's, and count on while nothing runs.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -190,7 +190,7 @@ class Timeout:
         if not self.expired:
             here.asked.append(Stop(self._group, 0))
         elif here.told is self and kind is not None and issubclass(kind, asyncio.CancelledError):
-            raise TimeoutError(f"not done within {self._seconds:g} s") from error
+            raise TimedOut(f"not done within {self._seconds:g} s") from error
 
     def guards(self, timer: int) -> bool:
         """Whether this is the limit whose timer has this id."""

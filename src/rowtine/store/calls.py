@@ -30,7 +30,7 @@ from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
-from rowtine.errors import Cancelled
+from rowtine.errors import Cancelled, TimedOut
 from rowtine.store.dialect import insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Outcome, Settled
@@ -258,7 +258,7 @@ def fire_timers(connection: Connection, limit: int) -> int:
 _CLOCKED = [Kind.TIMER.value, Kind.PROMISE.value, Kind.SIGNAL.value]
 """What the clock answers, or ends: each is queued, and due at that moment."""
 
-_TIME_IS_UP = Settled(Status.TIMEOUT, None, "TimeoutError", "nobody answered in time")
+_TIME_IS_UP = Settled(Status.TIMEOUT, None, class_name(TimedOut), "nobody answered in time")
 
 
 # ---------------------------------------------------------------------------------------- outcomes

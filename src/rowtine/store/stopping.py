@@ -13,7 +13,7 @@ from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
-from rowtine.errors import Cancelled, NotFound, UsageError
+from rowtine.errors import Cancelled, NotFound, TimedOut, UsageError
 from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.committing import Round, cancel_calls, commit
 from rowtine.store.loading import Execution
@@ -174,4 +174,4 @@ def _cancelled(reason: str) -> Settled:
     return Settled(Status.CANCELLED, None, class_name(Cancelled), reason)
 
 
-_LATE = Settled(Status.TIMEOUT, None, class_name(TimeoutError), "its deadline has passed")
+_LATE = Settled(Status.TIMEOUT, None, class_name(TimedOut), "its deadline has passed")
