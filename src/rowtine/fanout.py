@@ -120,6 +120,11 @@ def _refused_if(members: Iterable[Directive[R]], limit: int | None) -> Iterator[
                 f"max_concurrency holds back calls, and {member!r} is none: a coroutine runs "
                 "inside its caller, so make it an @app.function"
             )
+        if limit is not None and isinstance(member, Call) and member.options.delay > 0:
+            raise UsageError(
+                f"{member!r} has a delay, which counts from when a call is made, and with "
+                "max_concurrency it may have to wait for its turn: leave one of the two out"
+            )
         yield member
 
 

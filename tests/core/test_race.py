@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from core.scheduling import Begin, durable
-from rowtine import any, call, gather, race
+from rowtine import Call, any, call, gather, race
+from rowtine.core.options import CallOptions
 
 
 @durable
@@ -168,3 +169,16 @@ def test_losers_clean_up_beside_main(begin: Begin) -> None:
 
     execution.answer(**{"clean a": None})
     assert execution.value == [1, 2]
+
+
+def test_a_call_may_say_that_it_goes_on_when_it_loses(begin: Begin) -> None:
+    @durable
+    async def main() -> Any:
+        spared: Call[Any] = Call("a", options=CallOptions(cancel_losers=False))
+        first = await race(spared, call("b"), call("c"))
+        return [first, await call("d")]
+
+    execution = begin(main).answer(b=2)
+
+    assert sorted(execution.functions[id] for id in execution.open) == ["a", "d"]
+    assert execution.answer(d=4).value == [2, 4]
