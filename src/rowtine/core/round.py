@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from rowtine.core.coroutine import (
     Continuation,
@@ -48,6 +48,7 @@ from rowtine.core.futures import (
 )
 from rowtine.core.payload import Codec, Identity, Payload
 from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.present import Present, Running
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
 from rowtine.core.status import status_for_error, status_for_output
@@ -156,14 +157,6 @@ cancellation of main, results), then depth first in order of declaration. Calls 
 order, however long native awaits took."""
 
 
-class _Running(NamedTuple):
-    """A body that is not suspended: one step of it is a task."""
-
-    coroutine: Coroutine
-    frame: Frame
-    task: asyncio.Task[Step]
-
-
 class _Round:
     """The working copy of one round."""
 
@@ -178,36 +171,15 @@ class _Round:
         self.now = now
         self.codec = scheduler.codec
         self.state = state
-        self.loader = loader
-        self.absent = loader
-        """Who knows the coroutines that are not here; None when all are."""
+        self.here = Present(state, loader)
         self.root = contextvars.copy_context()
         self.changes = Changes()
         self.native: dict[Where, None] = {}
-        self.running: dict[int, _Running] = {}
         self.requests: dict[tuple[int, int], tuple[_Place, CallRequest]] = {}
         """The calls made in this round, by coroutine and seq."""
         self.places: dict[int, _Place] = {}
-        self.owned: dict[int, Coroutine] = {}
-        """This round's own copies, which it may change."""
-        self.gone: set[int] = set()
-        """Coroutines that ended in this round: the rows still show them as suspended."""
-        self.stepping: set[int] = set()
-        """Coroutines whose last step is being worked in: neither running nor suspended."""
-        self.counted: set[int] = set()
-        """Coroutines whose counters were looked for."""
-        self.sought: set[int] = set()
-        self.earlier: dict[int, CoroutineResult] = {}
-        """Tasks that were looked for in the rows, and what those came to that had ended."""
-        self.watched: set[int] = set()
-        """Coroutines whose waiters were looked for."""
         self.expired: dict[int, list[int]] = {}
         """Coroutines with the timers of their time limits that fired while they ran."""
-        self.callers = {
-            coroutine.result.call_id: coroutine.id
-            for coroutine in state.suspended.values()
-            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None
-        }
 
     # -- the flow
 
@@ -232,14 +204,14 @@ class _Round:
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
-        while self.running:
-            tasks = [running.task for running in self.running.values()]
+        while self.here.running:
+            tasks = [running.task for running in self.here.running.values()]
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # All that are done, in the order in which they began: a set has no order.
-            for coroutine, frame, task in list(self.running.values()):
+            for coroutine, frame, task in list(self.here.running.values()):
                 if task.done():
-                    del self.running[coroutine.id]
-                    self.stepping.add(coroutine.id)
+                    del self.here.running[coroutine.id]
+                    self.here.stepping.add(coroutine.id)
                     # A body that cancels its own task takes the step that runs it along.
                     cancelled = task.cancelled()
                     step = Raised(asyncio.CancelledError()) if cancelled else task.result()
@@ -280,14 +252,14 @@ class _Round:
 
     async def abandon(self) -> None:
         """The round failed: cancel what is running, drop every frame it took."""
-        running = list(self.running.values())
-        self.running.clear()
+        running = list(self.here.running.values())
+        self.here.running.clear()
         for _, _, task in running:
             task.cancel()
         await asyncio.gather(*(task for _, _, task in running), return_exceptions=True)
         for _, frame, _ in running:
             frame.drop()
-        for coroutine in self.owned.values():
+        for coroutine in self.here.owned.values():
             if coroutine.coroutine is not None:
                 coroutine.coroutine.slot.drop()
 
@@ -295,7 +267,9 @@ class _Round:
 
     def _begin(self, body: Body, arguments: Payload) -> None:
         self.state.next_coroutine_id = 1
-        main = self.owned[0] = Coroutine(0, None, Continuation(body, arguments, began=self.now))
+        main = self.here.owned[0] = Coroutine(
+            0, None, Continuation(body, arguments, began=self.now)
+        )
         self.changes.spawned.append(main)
         self._step(main, None, ())
 
@@ -310,7 +284,7 @@ class _Round:
         frame = continuation.slot.take()
         if frame is None:
             frame = Frame(self.root, self.codec, coroutine.id, self.state.seed)
-        coroutine = self._own(coroutine)
+        coroutine = self.here.own(coroutine)
         if resolved is not None:
             journal = continuation.journal
             coroutine.coroutine = replace(
@@ -327,7 +301,7 @@ class _Round:
             _as_coroutine(frame, continuation, self.codec, resolved), context=frame.context
         )
         frame.running.task = task
-        self.running[coroutine.id] = _Running(coroutine, frame, task)
+        self.here.running[coroutine.id] = Running(coroutine, frame, task)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         if isinstance(step, Suspended):
@@ -352,7 +326,7 @@ class _Round:
         coroutine.wait = step.wait
         self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
-        self.stepping.discard(coroutine.id)
+        self.here.stepping.discard(coroutine.id)
         if step.wait.kind in CALL_KINDS:
             self._request(coroutine, step.wait, step.where)
         elif step.wait.kind is Kind.TASK:
@@ -377,7 +351,7 @@ class _Round:
                 await self._resolve_empty(self._spawn_group(coroutine, each))
             else:
                 ids = each.group.ids()[each.member : each.member + 1]
-                await self._cancel_all(await self._open_among(ids), place)
+                await self._cancel_all(await self.here.among(ids), place)
             self.places[coroutine.id] = (*place, 1)
 
     def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
@@ -401,14 +375,7 @@ class _Round:
         place = self.places[coroutine.id]
         for group in frame.running.groups:
             if group.open > 0 and group.wait.cancel_losers:
-                await self._cancel_all(await self._open_among(group.ids()), place)
-
-    async def _open_among(self, ids: Sequence[int]) -> list[Coroutine]:
-        """The coroutines among these that have not ended, whole, in order of their ids."""
-        if self.absent is not None and not all(id in self.owned for id in ids):
-            for coroutine in await self.absent.coroutines(ids):
-                self._admit(coroutine)
-        return [each for id in ids if (each := self._open_coroutine(id)) is not None]
+                await self._cancel_all(await self.here.among(group.ids()), place)
 
     def _success(self, id: int, value: Any) -> CoroutineResult:
         try:
@@ -514,7 +481,7 @@ class _Round:
                 wait=member,
                 shielded=shielded,
             )
-            self.owned[id] = child
+            self.here.owned[id] = child
             ready += self._begin_member(child, member, where, None if limit is None else i >= limit)
         return ready
 
@@ -560,23 +527,12 @@ class _Round:
 
     async def _seek(self, coroutine: Coroutine) -> None:
         """Whether one of the tasks that a coroutine begins to wait for has ended before."""
-        if coroutine.id in self.gone or coroutine.result is None:
+        if coroutine.id in self.here.gone or coroutine.result is None:
             return
-        wanted = [id for id in coroutine.members if id not in _wait_of(coroutine).taken]
-        unknown = [id for id in wanted if id not in self.owned and id not in self.sought]
-        if unknown and self.loader is not None:
-            self.sought.update(unknown)
-            for result in await self.loader.ended_among(unknown):
-                self.earlier[result.coroutine_id] = result
-        for results in (self.earlier, self.state.ended):
-            if len(wanted) == 1:
-                first = wanted[0] if wanted[0] in results else None
-            else:
-                asked = set(wanted)
-                first = next((id for id in results if id in asked), None)
-            if first is not None:
-                await self._give(coroutine, results[first])
-                return
+        taken = _wait_of(coroutine).taken
+        ended = await self.here.ended([id for id in coroutine.members if id not in taken])
+        if ended is not None:
+            await self._give(coroutine, ended)
 
     async def _end_task(self, child: Coroutine, result: CoroutineResult) -> None:
         """A coroutine that serves no open join has ended: it may be somebody's task."""
@@ -585,26 +541,13 @@ class _Round:
             if child.parent_id is not None and result.error is None:
                 await self._expire(child.parent_id, child.id)
             return
-        for waiter in await self._waiters(child.id):
+        for waiter in await self.here.waiters(child.id):
             self.places.setdefault(waiter.id, self.places[child.id])
             await self._give(waiter, result)
 
-    async def _waiters(self, id: int) -> list[Coroutine]:
-        if self.absent is not None and id not in self.watched:
-            # All that have arrived are asked about at once.
-            ids = {id, *self.callers.values()} - self.watched
-            self.watched |= ids
-            for coroutine in await self.absent.waiters(sorted(ids)):
-                self._admit(coroutine)
-        return [
-            each
-            for each in list(self.state.suspended.values())
-            if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
-        ]
-
     async def _give(self, waiter: Coroutine, result: CoroutineResult) -> None:
         """A task that a coroutine waits for has ended."""
-        waiter = self._own(waiter)
+        waiter = self.here.own(waiter)
         future = waiter.result
         if not isinstance(future, RaceFuture) or future.ready():
             return
@@ -616,13 +559,13 @@ class _Round:
     async def _expire(self, id: int, timer: int) -> None:
         """The time limit that a coroutine is in is over: its await is cancelled, and the block
         that has the limit is the one that knows why."""
-        if id in self.running or id in self.stepping:
+        if id in self.here.running or id in self.here.stepping:
             self.expired.setdefault(id, []).append(timer)
             return
-        coroutine = await self._loaded(id)
+        coroutine = await self.here.whole(id)
         if coroutine is None or coroutine.result is None:
             return
-        coroutine = self._own(coroutine)
+        coroutine = self.here.own(coroutine)
         self.places[id] = self.places[timer]
         await self._withdraw(coroutine, timer)
         entry = Entry(_wait_of(coroutine), Resolution.TIMEOUT, at=self.now, decided_by=timer)
@@ -631,7 +574,7 @@ class _Round:
     # -- results
 
     async def _deliver(self, result: CallResult, place: _Place) -> None:
-        id = self.callers.get(result.call_id)
+        id = self.here.callers.get(result.call_id)
         coroutine = None if id is None else self.state.suspended.get(id)
         if coroutine is None:
             return  # nobody waits for it, or no longer
@@ -641,7 +584,7 @@ class _Round:
     async def _deliver_poll_error(self, error: Exception) -> None:
         encoded = self.codec.encode_error(error)
         for order, id in enumerate(self.state.prev_callers):
-            match await self._loaded(id):
+            match await self.here.whole(id):
                 case Coroutine(result=CallFuture(call_id=int(call_id))) as coroutine:
                     result = CallResult(call_id, error=encoded)
                     await self._answer(coroutine, result, Resolution.POLL_ERROR, (1, order))
@@ -694,8 +637,8 @@ class _Round:
 
     async def _finish(self, coroutine: Coroutine, result: CoroutineResult) -> None:
         self.state.suspended.pop(coroutine.id, None)
-        self.stepping.discard(coroutine.id)
-        self.gone.add(coroutine.id)
+        self.here.stepping.discard(coroutine.id)
+        self.here.gone.add(coroutine.id)
         if coroutine.limited and coroutine.parent_id is not None and coroutine.serves is not None:
             join = coroutine.parent_id, coroutine.serves
             self.changes.released[join] = self.changes.released.get(join, 0) + 1
@@ -711,14 +654,14 @@ class _Round:
 
     async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
         """Give a child's result to the join that it serves, or to who waits for it as a task."""
-        parent = await self._parent(child)
+        parent = await self.here.parent(child)
         wait = None if parent is None else parent.wait
         joined = wait is not None and wait.kind in JOIN_KINDS
         if parent is None or not joined or parent.seq != child.serves:
             if child.parent_id is not None:
                 await self._end_task(child, result)
             return
-        parent = self._own(parent)
+        parent = self.here.own(parent)
         future = parent.result
         if future is None or isinstance(future, CallFuture):
             return
@@ -753,7 +696,7 @@ class _Round:
 
     async def _resolve(self, parent: Coroutine, decided_by: int | None) -> None:
         """A join is ready: load what it needs, stop the losers, wake its owner."""
-        parent = self._own(await self._loaded(parent.id) or parent)
+        parent = self.here.own(await self.here.whole(parent.id) or parent)
         future = parent.result
         if future is None or isinstance(future, CallFuture):
             return  # it was cancelled meanwhile
@@ -764,7 +707,7 @@ class _Round:
         change.resolution = Resolution.RESULT if error is None else Resolution.ERROR
         change.decided_by = None if _decided_together(future) else decided_by
         if future.waiting and change.cancel_losers:
-            members = await self._members(parent)
+            members = await self.here.members(parent, self._join_change(parent).opened)
             losers = [each for each in members if _is_cancelled_when_lost(each)]
             await self._cancel_all(losers, self.places[parent.id])
         await self._wake(parent, change.resolution, value, error)
@@ -773,12 +716,12 @@ class _Round:
         """Bring in the results of earlier rounds, where the outcome is made of all of them."""
         match future:
             case AllFuture(first_error=None) if len(future.results) < len(future.order):
-                for result in await self._earlier(parent):
+                for result in await self.here.results(parent):
                     future.results.setdefault(result.coroutine_id, result)
             case AnyFuture(first_result=None, generic_error=None) if len(future.errors) < len(
                 future.order
             ):
-                for result in await self._earlier(parent):
+                for result in await self.here.results(parent):
                     if result.error is not None:
                         future.errors.setdefault(result.coroutine_id, result.error)
             case _:
@@ -793,15 +736,15 @@ class _Round:
 
     async def _cancel(self, coroutine: Coroutine, place: _Place, reason: str | None = None) -> None:
         """Tell a coroutine to stop: CancelledError at its await, once. Its clean-up may await."""
-        if coroutine.id in self.gone:
+        if coroutine.id in self.here.gone:
             return
-        coroutine = self._own(coroutine)
+        coroutine = self.here.own(coroutine)
         if coroutine.cancelled:
             return
         coroutine.cancelled = True
         if coroutine.kind is Kind.COROUTINE:
             self.changes.cancelled.add(coroutine.id)
-        if (running := self.running.get(coroutine.id)) is not None:
+        if (running := self.here.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
             running.frame.running.reason = reason
             if running.frame.running.native:
@@ -832,14 +775,14 @@ class _Round:
                 change.pending = len(future.waiting)
                 change.resolution, change.decided_by = how, timer
                 tasks = change.kind is Kind.TASK
-                members = [] if tasks else await self._members(coroutine)
+                members = [] if tasks else await self.here.members(coroutine, change.opened)
                 coroutine.result = None  # so that the members' ends are nobody's business
                 await self._cancel_all(members, self.places[coroutine.id])
             case _:
                 pass
 
     async def _cancel_main(self, reason: str | None) -> None:
-        main = await self._loaded(0)
+        main = await self.here.whole(0)
         if main is not None and self.state.exit is None:
             await self._cancel(main, (2,), reason)
 
@@ -848,16 +791,16 @@ class _Round:
         if self.state.exit is not None:
             return
         self.state.exit = result
-        if self.running or self.state.outstanding_calls > 0 or result.coroutine_id != 0:
-            await self._load_all()  # otherwise nobody is left
-        others = [each for each in self._open_coroutines() if not self._goes_on(each)]
+        if self.here.running or self.state.outstanding_calls > 0 or result.coroutine_id != 0:
+            await self.here.load_all()  # otherwise nobody is left
+        others = [each for each in self.here.open() if not self._goes_on(each)]
         await self._cancel_all(others, self.places[result.coroutine_id])
 
     def _goes_on(self, coroutine: Coroutine) -> bool:
         """Whether it is not told to stop at the end of main: because it is shielded, or because
         somebody who has been told to stop waits for it, so that it is part of a clean-up."""
         while not coroutine.shielded and coroutine.parent_id is not None:
-            parent = self._open_coroutine(coroutine.parent_id)
+            parent = self.here.find(coroutine.parent_id)
             if parent is None:
                 return False
             if parent.cancelled and (
@@ -866,79 +809,6 @@ class _Round:
                 return True
             coroutine = parent
         return coroutine.shielded
-
-    # -- what may not be in memory
-
-    def _own(self, coroutine: Coroutine) -> Coroutine:
-        """This round's own copy of a coroutine and its future; the given state stays as it is."""
-        if (mine := self.owned.get(coroutine.id)) is not None:
-            return mine
-        mine = self.owned[coroutine.id] = copy(coroutine)
-        mine.result = _copied(coroutine.result)
-        if coroutine.id in self.state.suspended:
-            self.state.suspended[coroutine.id] = mine
-        return mine
-
-    async def _loaded(self, id: int) -> Coroutine | None:
-        """A suspended coroutine, whole."""
-        here = self.state.suspended.get(id)
-        whole = here is not None and (here.coroutine is not None or here.kind is not Kind.COROUTINE)
-        if whole or id in self.gone or self.absent is None:
-            return here
-        for coroutine in await self.absent.coroutines([id]):
-            self._admit(coroutine)
-        return self.state.suspended.get(id)
-
-    def _admit(self, coroutine: Coroutine) -> None:
-        """Take a loaded coroutine in; what this round already knows of it is newer."""
-        if coroutine.id in self.gone or coroutine.id in self.running:
-            return
-        if coroutine.id in self.stepping:
-            return
-        here = self.state.suspended.get(coroutine.id)
-        if here is None:
-            self.state.suspended[coroutine.id] = coroutine
-        elif here.coroutine is None and coroutine.coroutine is not None:
-            mine = self._own(here)
-            mine.coroutine, mine.wait = coroutine.coroutine, coroutine.wait
-
-    async def _parent(self, child: Coroutine) -> Coroutine | None:
-        """The parent of a child, if it is suspended: at least the counter of its join."""
-        if child.parent_id is None:
-            return None
-        id = child.parent_id
-        here = self.state.suspended.get(id)
-        known = here is not None or id in self.gone or id in self.owned or id in self.counted
-        if self.absent is not None and not known:
-            self.counted.add(id)
-            for coroutine in await self.absent.counters([id]):
-                self._admit(coroutine)
-        return self.state.suspended.get(id)
-
-    async def _earlier(self, parent: Coroutine) -> Sequence[CoroutineResult]:
-        return () if self.loader is None else await self.loader.results(parent)
-
-    async def _members(self, parent: Coroutine) -> list[Coroutine]:
-        """The members of a join that have not ended, whole, in order of declaration."""
-        if self.absent is not None and not self._join_change(parent).opened:
-            for coroutine in await self.absent.coroutines(parent.members):
-                self._admit(coroutine)
-        return [each for id in parent.members if (each := self._open_coroutine(id)) is not None]
-
-    async def _load_all(self) -> None:
-        if self.absent is not None:
-            for coroutine in await self.absent.coroutines(None):
-                self._admit(coroutine)
-            self.absent = None
-
-    def _open_coroutines(self) -> list[Coroutine]:
-        """All that have not ended, parents before their children."""
-        running = [running.coroutine for running in self.running.values()]
-        return sorted((*self.state.suspended.values(), *running), key=lambda each: each.id)
-
-    def _open_coroutine(self, id: int) -> Coroutine | None:
-        running = self.running.get(id)
-        return self.state.suspended.get(id) if running is None else running.coroutine
 
 
 def _body_of(coroutine: Coroutine) -> Continuation:
@@ -966,16 +836,6 @@ def _decided_together(future: JoinFuture) -> bool:
             return future.first_result is None
         case RaceFuture():
             return False
-
-
-def _copied(future: Any) -> Any:
-    if future is None:
-        return None
-    mine = copy(future)
-    for name in ("waiting", "results", "errors"):
-        if (part := getattr(mine, name, None)) is not None:
-            setattr(mine, name, copy(part))
-    return mine
 
 
 async def _as_coroutine(

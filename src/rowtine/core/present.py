@@ -1,0 +1,181 @@
+"""Who is here: the coroutines of one execution that a round has in memory, and how it gets at the
+others. A partial state leaves out what a round hardly ever needs, and what it turns out to need is
+asked for, at most once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, NamedTuple
+
+from rowtine.core.coroutine import Frame, Step
+from rowtine.core.futures import CallFuture
+from rowtine.core.phases import Kind
+from rowtine.core.results import CoroutineResult
+from rowtine.core.state import Coroutine, Loader, State
+
+__all__ = ["Present", "Running"]
+
+
+class Running(NamedTuple):
+    """A body that is not suspended: one step of it is a task."""
+
+    coroutine: Coroutine
+    frame: Frame
+    task: asyncio.Task[Step]
+
+
+class Present:
+    """The coroutines that a round knows of. The state that it was given stays as it is."""
+
+    def __init__(self, state: State, loader: Loader | None) -> None:
+        self.suspended = state.suspended
+        self.loader = loader
+        self.absent = loader
+        """Who knows the coroutines that are not here; None when all are."""
+        self.running: dict[int, Running] = {}
+        self.stepping: set[int] = set()
+        """Coroutines whose last step is being worked in: neither running nor suspended."""
+        self.gone: set[int] = set()
+        """Coroutines that ended in this round: the rows still show them as suspended."""
+        self.owned: dict[int, Coroutine] = {}
+        """The round's own copies, which it may change."""
+        self.callers = {
+            coroutine.result.call_id: coroutine.id
+            for coroutine in state.suspended.values()
+            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None
+        }
+        """Who waits for each call."""
+        self.tasks = state.ended
+        self.counted: set[int] = set()
+        """Coroutines whose counters were asked for."""
+        self.watched: set[int] = set()
+        """Coroutines whose waiters were asked for."""
+        self.sought: set[int] = set()
+        self.earlier: dict[int, CoroutineResult] = {}
+        """Tasks that were asked for, and what those came to that had ended."""
+
+    def own(self, coroutine: Coroutine) -> Coroutine:
+        """This round's own copy of a coroutine and its future; the given state stays as it is."""
+        if (mine := self.owned.get(coroutine.id)) is not None:
+            return mine
+        mine = self.owned[coroutine.id] = copy(coroutine)
+        mine.result = _copied(coroutine.result)
+        if coroutine.id in self.suspended:
+            self.suspended[coroutine.id] = mine
+        return mine
+
+    async def whole(self, id: int) -> Coroutine | None:
+        """A suspended coroutine, whole."""
+        here = self.suspended.get(id)
+        whole = here is not None and (here.coroutine is not None or here.kind is not Kind.COROUTINE)
+        if whole or id in self.gone or self.absent is None:
+            return here
+        for coroutine in await self.absent.coroutines([id]):
+            self.admit(coroutine)
+        return self.suspended.get(id)
+
+    def admit(self, coroutine: Coroutine) -> None:
+        """Take a loaded coroutine in; what this round already knows of it is newer."""
+        if coroutine.id in self.gone or coroutine.id in self.running:
+            return
+        if coroutine.id in self.stepping:
+            return
+        here = self.suspended.get(coroutine.id)
+        if here is None:
+            self.suspended[coroutine.id] = coroutine
+        elif here.coroutine is None and coroutine.coroutine is not None:
+            mine = self.own(here)
+            mine.coroutine, mine.wait = coroutine.coroutine, coroutine.wait
+
+    async def parent(self, child: Coroutine) -> Coroutine | None:
+        """The parent of a child, if it is suspended: at least the counter of its join."""
+        if child.parent_id is None:
+            return None
+        id = child.parent_id
+        here = self.suspended.get(id)
+        known = here is not None or id in self.gone or id in self.owned or id in self.counted
+        if self.absent is not None and not known:
+            self.counted.add(id)
+            for coroutine in await self.absent.counters([id]):
+                self.admit(coroutine)
+        return self.suspended.get(id)
+
+    async def results(self, parent: Coroutine) -> Sequence[CoroutineResult]:
+        """What the members of a join came to in earlier rounds."""
+        return () if self.loader is None else await self.loader.results(parent)
+
+    async def members(self, parent: Coroutine, opened: bool) -> list[Coroutine]:
+        """The members of a join that have not ended, whole, in order of declaration. Those of one
+        that was `opened` in this round are all here."""
+        if self.absent is not None and not opened:
+            for coroutine in await self.absent.coroutines(parent.members):
+                self.admit(coroutine)
+        return [each for id in parent.members if (each := self.find(id)) is not None]
+
+    async def load_all(self) -> None:
+        """Everybody who has not ended."""
+        if self.absent is not None:
+            for coroutine in await self.absent.coroutines(None):
+                self.admit(coroutine)
+            self.absent = None
+
+    def open(self) -> list[Coroutine]:
+        """All that have not ended, parents before their children."""
+        running = [running.coroutine for running in self.running.values()]
+        return sorted((*self.suspended.values(), *running), key=lambda each: each.id)
+
+    def find(self, id: int) -> Coroutine | None:
+        """A coroutine that is here and has not ended."""
+        running = self.running.get(id)
+        return self.suspended.get(id) if running is None else running.coroutine
+
+    async def among(self, ids: Sequence[int]) -> list[Coroutine]:
+        """The coroutines among these that have not ended, whole, in order of their ids."""
+        if self.absent is not None and not all(id in self.owned for id in ids):
+            for coroutine in await self.absent.coroutines(ids):
+                self.admit(coroutine)
+        return [each for id in ids if (each := self.find(id)) is not None]
+
+    async def ended(self, tasks: Sequence[int]) -> CoroutineResult | None:
+        """What the first of these tasks that ended came to; None if none has."""
+        unknown = [id for id in tasks if id not in self.owned and id not in self.sought]
+        if unknown and self.loader is not None:
+            self.sought.update(unknown)
+            for result in await self.loader.ended_among(unknown):
+                self.earlier[result.coroutine_id] = result
+        for results in (self.earlier, self.tasks):
+            if len(tasks) == 1:
+                first = tasks[0] if tasks[0] in results else None
+            else:
+                asked = set(tasks)
+                first = next((id for id in results if id in asked), None)
+            if first is not None:
+                return results[first]
+        return None
+
+    async def waiters(self, id: int) -> list[Coroutine]:
+        """Those that wait for a coroutine as a task."""
+        if self.absent is not None and id not in self.watched:
+            # All that have arrived are asked about at once.
+            ids = {id, *self.callers.values()} - self.watched
+            self.watched |= ids
+            for coroutine in await self.absent.waiters(sorted(ids)):
+                self.admit(coroutine)
+        return [
+            each
+            for each in list(self.suspended.values())
+            if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
+        ]
+
+
+def _copied(future: Any) -> Any:
+    if future is None:
+        return None
+    mine = copy(future)
+    for name in ("waiting", "results", "errors"):
+        if (part := getattr(mine, name, None)) is not None:
+            setattr(mine, name, copy(part))
+    return mine
