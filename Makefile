@@ -19,16 +19,19 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format bench clean
+.PHONY: help demo test test-all lint format bench clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## index a source tree with two workers, kill one of them, lose nothing
 	@$(BIN)/rowtine demo $(ARGS)
 
 test: $(VENV)/.test ## run the tests on SQLite and PostgreSQL (ARGS='-k word' to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS) $(ARGS)
+
+test-all: $(VENV)/.test ## the same, each test in every way that it can run, and ten times the examples
+	@ROWTINE_EXAMPLES=200 $(BIN)/pytest $(PYTEST_ARGS) --every-pair $(ARGS)
 
 lint: $(VENV)/.lint ## check style, format, types and the import contract
 	$(BIN)/ruff check --quiet .

@@ -2,7 +2,9 @@
 
 `database_url` runs a test on SQLite and on PostgreSQL, each time on a fresh, migrated database;
 `sqlite_url` and `postgresql_url` are the two alone; the same names with ``empty_`` in front give a
-database without tables. `warm` runs a test with executions kept warm and without.
+database without tables. `warm` runs a test with executions kept warm and without. A test with both
+runs twice: warm on one database and cold on the other, which of the two differs from test to test.
+With ``--every-pair`` (``make test-all``) it runs in all four ways.
 
 One PostgreSQL server serves the whole run. Without xdist it starts when the first test asks for
 it. With xdist the controller starts it before the test processes and stops it after them; they get
@@ -16,6 +18,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from hypothesis import settings
@@ -34,6 +37,31 @@ settings.register_profile("rowtine", deadline=None)
 settings.load_profile("rowtine")
 
 _SERVER = pytest.StashKey[PostgresServer]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-pair",
+        action="store_true",
+        help="run what runs on both databases, and both warm and cold, in all four ways",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--every-pair"):
+        return
+    left_out = [item for item in items if isinstance(item, pytest.Function) and _is_other(item)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
+def _is_other(item: pytest.Function) -> bool:
+    """Whether this is one of the two ways in which a test is not run: the same at every run."""
+    given = item.callspec.params if hasattr(item, "callspec") else {}
+    if not {"database_url", "warm"} <= given.keys():
+        return False
+    straight = (given["database_url"] == "sqlite") == (given["warm"] > 0)
+    return straight != bool(crc32(item.originalname.encode()) & 1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
