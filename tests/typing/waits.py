@@ -36,7 +36,7 @@ async def a_map_is_a_list_and_with_failures_one_of_errors_too() -> None:
     assert_type(await rowtine.map(text, [1, 2], max_failures=1), list[str | Exception])
     async for task in rowtine.as_completed([number(1), number(2)]):
         assert_type(await task, int)
-    await rowtine.map(number, ["x"])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    await rowtine.map(number, ["x"])  # type: ignore[arg-type]
 
 
 @app.function

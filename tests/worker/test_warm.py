@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from rowtine.core.coroutine import Frame, Slot
+from rowtine.core.payload import Identity
 from rowtine.worker.warm import Warm
 
 
@@ -25,7 +26,7 @@ async def body() -> None:
 def suspended() -> Slot:
     coroutine: Coroutine[Any, Any, None] = body()
     coroutine.send(None)
-    frame = Frame(contextvars.copy_context())
+    frame = Frame(contextvars.copy_context(), Identity())
     frame.coroutine = coroutine
     return Slot(frame)
 

@@ -48,6 +48,12 @@ class Heartbeat:
     def stop(self) -> None:
         self._ended.set()
 
+    def join(self, timeout: float) -> None:
+        """Wait for the last beat: a connection that is given back after the engine has been closed
+        would be nobody's to close."""
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
     def _run(self) -> None:
         while not self._ended.wait(heartbeat_interval(self._lease)):
             try:

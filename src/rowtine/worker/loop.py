@@ -274,6 +274,7 @@ class Worker:
             log.warning("could not give back %d calls: %s", len(held), error)
         executor.threads.close()
         gateway.close()
+        heartbeat.join(1)
 
     def _row(self) -> workers.WorkerRow:
         return workers.WorkerRow(
