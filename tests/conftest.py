@@ -4,7 +4,8 @@
 `sqlite_url` and `postgresql_url` are the two alone; the same names with ``empty_`` in front give a
 database without tables. `warm` runs a test with executions kept warm and without. A test with both
 runs twice: warm on one database and cold on the other, which of the two differs from test to test.
-With ``--every-pair`` (``make test-all``) it runs in all four ways.
+A test that takes very long runs on one (the marker `first_on`). With ``--every-pair`` (``make
+test-all``) each runs in every way.
 
 One PostgreSQL server serves the whole run. Without xdist it starts when the first test asks for
 it. With xdist the controller starts it before the test processes and stops it after them; they get
@@ -58,6 +59,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _is_other(item: pytest.Function) -> bool:
     """Whether this is one of the two ways in which a test is not run: the same at every run."""
     given = item.callspec.params if hasattr(item, "callspec") else {}
+    if marker := item.get_closest_marker("first_on"):
+        return given.get("database_url") != marker.args[0]
     if not {"database_url", "warm"} <= given.keys():
         return False
     straight = (given["database_url"] == "sqlite") == (given["warm"] > 0)

@@ -45,6 +45,7 @@ def define(app: rowtine.App) -> rowtine.App:
 
 
 @pytest.mark.slow
+@pytest.mark.first_on("sqlite")
 def test_an_execution_that_waits_for_one_that_waits_gets_its_result_from_500_deep(
     plain_app: NewApp, database_url: str
 ) -> None:
@@ -58,6 +59,7 @@ def test_an_execution_that_waits_for_one_that_waits_gets_its_result_from_500_dee
 
 
 @pytest.mark.slow
+@pytest.mark.first_on("postgresql")
 def test_an_error_500_deep_comes_up_as_what_it_is(plain_app: NewApp, database_url: str) -> None:
     app = define(plain_app(warm=DEEP // 2))
 

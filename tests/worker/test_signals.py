@@ -177,6 +177,7 @@ def test_a_signal_that_cannot_be_sent_harms_nobody(plain_app: NewApp) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.first_on("postgresql")
 def test_no_signal_is_lost_that_is_sent_at_the_moment_of_the_wait(plain_app: NewApp) -> None:
     """A thousand waits, each of which its signal races: whoever has waited is sent the next."""
     app = define(plain_app())

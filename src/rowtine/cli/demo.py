@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -209,6 +210,21 @@ class _Death:
     """Its lease has ended, and its calls are queued again."""
 
 
+@contextmanager
+def _hearing_interrupts() -> Generator[threading.Event]:
+    """Ctrl-C as something to look at. Raised wherever the program happens to stand, it is lost if
+    that is a callback of the garbage collector, which swallows what it raises."""
+    heard = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield heard
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: heard.set())
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Run:
     """Watches one run through its rows, and kills a worker when a third of its calls are done."""
 
@@ -228,12 +244,13 @@ class _Run:
 
     def watch(self) -> None:
         """Until the run is over. RowtineError if there is nobody left to finish it."""
-        first, second = self._workers.start(), self._workers.start()
-        self._stage.say(f"two workers: pid {first} and pid {second}")
-        pause = threading.Event()
-        while not self._look():
-            self._workers.require_one()
-            pause.wait(_BETWEEN_LOOKS)
+        with _hearing_interrupts() as interrupted:
+            first, second = self._workers.start(), self._workers.start()
+            self._stage.say(f"two workers: pid {first} and pid {second}")
+            while not self._look():
+                self._workers.require_one()
+                if interrupted.wait(_BETWEEN_LOOKS):
+                    raise KeyboardInterrupt
 
     def _look(self) -> bool:
         """Look at the rows once, and do what is due; whether the run is over."""
