@@ -215,10 +215,14 @@ def _hearing_interrupts() -> Generator[threading.Event]:
     """Ctrl-C as something to look at. Raised wherever the program happens to stand, it is lost if
     that is a callback of the garbage collector, which swallows what it raises."""
     heard = threading.Event()
+
+    def hear(*_: object) -> None:
+        heard.set()
+
     if threading.current_thread() is not threading.main_thread():
         yield heard
         return
-    before = signal.signal(signal.SIGINT, lambda *_: heard.set())
+    before = signal.signal(signal.SIGINT, hear)
     try:
         yield heard
     finally:
