@@ -242,10 +242,7 @@ class _Round:
         self.state.next_call_id += 1
         self.changes.calls.append(request)
         if request.cancelled:
-            how = Resolution.CANCELLED if request.timer is None else Resolution.TIMEOUT
-            self.changes.delivered[request.call_id] = how
-            if request.timer is not None:
-                self.changes.timers[request.call_id] = request.timer
+            self._given_up(request.call_id, request.timer)
             return
         self.state.outstanding_calls += 1
         self.state.suspended[request.coroutine_id].result = CallFuture(call_id=request.call_id)
@@ -448,6 +445,12 @@ class _Round:
     def _opened(
         self, coroutine: Coroutine, wait: Wait, ids: range, where: Where | None
     ) -> JoinChange:
+        change = self._changed(coroutine, wait, ids)
+        change.opened, change.pending, change.where = True, len(ids), where
+        return change
+
+    def _changed(self, coroutine: Coroutine, wait: Wait, ids: range) -> JoinChange:
+        """What this round does to a join, of which nothing is said yet."""
         change = self.changes.joins[coroutine.id, coroutine.seq] = JoinChange(
             coroutine_id=coroutine.id,
             seq=coroutine.seq,
@@ -455,12 +458,10 @@ class _Round:
             function=wait.function,
             first_child=ids.start,
             children=len(ids),
-            pending=len(ids),
-            opened=True,
+            pending=0,
             cancel_losers=wait.cancel_losers,
             max_failures=wait.max_failures,
             max_concurrency=wait.max_concurrency,
-            where=where,
         )
         return change
 
@@ -678,21 +679,7 @@ class _Round:
     def _join_change(self, parent: Coroutine) -> JoinChange:
         if (change := self.changes.joins.get((parent.id, parent.seq))) is not None:
             return change
-        wait = _wait_of(parent)
-        change = JoinChange(
-            coroutine_id=parent.id,
-            seq=parent.seq,
-            kind=wait.kind,
-            function=wait.function,
-            first_child=parent.members.start,
-            children=len(parent.members),
-            pending=0,
-            cancel_losers=wait.cancel_losers,
-            max_failures=wait.max_failures,
-            max_concurrency=wait.max_concurrency,
-        )
-        self.changes.joins[parent.id, parent.seq] = change
-        return change
+        return self._changed(parent, _wait_of(parent), parent.members)
 
     async def _resolve(self, parent: Coroutine, decided_by: int | None) -> None:
         """A join is ready: load what it needs, stop the losers, wake its owner."""
@@ -760,26 +747,29 @@ class _Round:
 
     async def _withdraw(self, coroutine: Coroutine, timer: int | None = None) -> None:
         """Give up what a coroutine waits for, because it was told to stop, or its time is up."""
-        how = Resolution.CANCELLED if timer is None else Resolution.TIMEOUT
         match coroutine.result:
             case CallFuture(call_id=None):  # made in this round
                 request = self.requests[coroutine.id, coroutine.seq][1]
                 request.cancelled, request.timer = True, timer
             case CallFuture(call_id=int(call_id)):
-                self.changes.delivered[call_id] = how
-                if timer is not None:
-                    self.changes.timers[call_id] = timer
+                self._given_up(call_id, timer)
                 self.state.outstanding_calls -= 1
             case AllFuture() | AnyFuture() | RaceFuture() as future:
                 change = self._join_change(coroutine)
                 change.pending = len(future.waiting)
-                change.resolution, change.decided_by = how, timer
+                change.resolution, change.decided_by = _given_up_how(timer), timer
                 tasks = change.kind is Kind.TASK
                 members = [] if tasks else await self.here.members(coroutine, change.opened)
                 coroutine.result = None  # so that the members' ends are nobody's business
                 await self._cancel_all(members, self.places[coroutine.id])
             case _:
                 pass
+
+    def _given_up(self, call_id: int, timer: int | None) -> None:
+        """Nobody waits for a call any more: whoever did was told to stop, or its time is up."""
+        self.changes.delivered[call_id] = _given_up_how(timer)
+        if timer is not None:
+            self.changes.timers[call_id] = timer
 
     async def _cancel_main(self, reason: str | None) -> None:
         main = await self.here.whole(0)
@@ -821,6 +811,10 @@ def _wait_of(coroutine: Coroutine) -> Wait:
     if coroutine.wait is None:
         raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks what it waits for")
     return coroutine.wait
+
+
+def _given_up_how(timer: int | None) -> Resolution:
+    return Resolution.CANCELLED if timer is None else Resolution.TIMEOUT
 
 
 def _is_cancelled_when_lost(member: Coroutine) -> bool:
