@@ -112,8 +112,9 @@ def test_a_state_of_other_semantics_is_held(new_app: NewApp, database_url: str) 
     original(app)
     handle = app.start(rowtine.call("main", 1))
     with app.worker().start():
-        wait_until(lambda: rows(database_url, "states"))
+        wait_until(lambda: any(row["kind"] == "timer" for row in rows(database_url, "calls")))
     query(database_url, "update states set semantics = 99")
+    let_it_be_due(database_url)
     RAN.clear()
 
     with app.worker().start():
@@ -124,8 +125,6 @@ def test_a_state_of_other_semantics_is_held(new_app: NewApp, database_url: str) 
     query(database_url, "update states set semantics = 1")
     go_on(database_url)
     with app.worker().start():
-        wait_until(lambda: any(row["kind"] == "timer" for row in rows(database_url, "calls")))
-        let_it_be_due(database_url)
         assert handle.result(timeout=60) == [1, 10]
 
 
