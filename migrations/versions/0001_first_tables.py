@@ -238,6 +238,13 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         "ix_calls_arrived", "calls", ["execution_id", "arrived"], "arrived IS NOT NULL", schema
     )
     _partial_index(
+        "ix_calls_parked",
+        "calls",
+        ["execution_id", "run", "parent_id", "serves", "call_id"],
+        "parked",
+        schema,
+    )
+    _partial_index(
         "ix_calls_deadline",
         "calls",
         ["deadline"],
@@ -426,6 +433,7 @@ def _create_workers(schema: str | None, types: _Types) -> None:
         sa.Column("boot_id", sa.Text, nullable=False),
         sa.Column("version", sa.Text),
         sa.Column("functions", types.json, nullable=False),
+        sa.Column("batch", sa.BigInteger, nullable=False, server_default=sa.text("0")),
         sa.Column("started_at", types.moment, nullable=False),
         sa.Column("heartbeat_at", types.moment, nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_workers"),

@@ -16,9 +16,9 @@ class Settings:
 
     schema: str = "rowtine"
     """The PostgreSQL schema of the tables. SQLite has none."""
-    warm: int = 128
-    """How many suspended executions a worker keeps in memory; 0 rebuilds at every round."""
-    concurrency: int = 32
+    warm: int = 1000
+    """How many suspended coroutines a worker keeps in memory; 0 rebuilds at every round."""
+    concurrency: int = 100
     """How many calls a worker runs at once; sync functions each hold a thread."""
     lease: float = 30.0
     """How long a worker may be silent before others take over what it holds."""

@@ -35,7 +35,7 @@ from rowtine.core.coroutine import Slot
 from rowtine.core.phases import Phase
 from rowtine.core.round import Input, OneShotScheduler, frames
 from rowtine.functions import CoroutineFunction
-from rowtine.store import calls, rounds, signals, stopping
+from rowtine.store import calls, recording, rounds, signals, stopping
 from rowtine.store.committing import Round, commit
 from rowtine.store.loading import Execution, load
 from rowtine.store.outcomes import Outcome, Settled, settled, tail_of
@@ -472,7 +472,7 @@ class Stage:
         phase = Phase(row.phase)
         for _ in range(1 if self.cuts is None else self.cuts.randint(1, 2)):
             with self.app.database.writing() as connection:
-                calls.record_outcomes(
+                recording.record_outcomes(
                     connection, [Outcome(row.id, row.claim, row.execution_id, outcome)], phase=phase
                 )
 
@@ -549,7 +549,7 @@ class Stage:
         if not committed:
             return
         with self.app.database.writing() as connection:
-            (held,), _ = commit(connection, self.codec, [Round(execution, output, outcome)])
+            (held,), *_ = commit(connection, self.codec, [Round(execution, output, outcome)])
         if held and self.warm and isinstance(output, rowtine.Poll):
             number = 1 if execution.seen_round is None else execution.seen_round + 1
             self.kept[execution.id] = (execution.run, number), dict(frames(output.state))

@@ -9,7 +9,7 @@ from typing import Any
 import rowtine
 from rowtine.core.results import CoroutineResult
 from rowtine.core.state import Coroutine
-from rowtine.store import calls
+from rowtine.store import calls, recording
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round, commit
 from rowtine.store.loading import Rows, load
@@ -54,12 +54,13 @@ class Hand:
     def commit(self, *items: Round | Outcome) -> tuple[list[bool], list[bool]]:
         """Write rounds and outcomes in one transaction; for each, whether its fence held."""
         with self.app.database.writing() as connection:
-            return commit(
+            done = commit(
                 connection,
                 self.app.codec,
                 [item for item in items if isinstance(item, Round)],
                 [item for item in items if isinstance(item, Outcome)],
             )
+            return done.held, done.recorded
 
     def claim(self, *functions: str, limit: int = 1, worker: str = WORKER) -> list[Claimed]:
         """Take due calls of these functions."""
@@ -69,7 +70,7 @@ class Hand:
     def record(self, *outcomes: Outcome) -> list[bool]:
         """Write outcomes; for each, whether its fence held."""
         with self.app.database.writing() as connection:
-            return calls.record_outcomes(connection, outcomes)
+            return recording.record_outcomes(connection, outcomes)
 
     def answer(self, *functions: str, value: Any = None, limit: int = 1) -> list[Claimed]:
         """Claim calls and let them come to this value, or fail with it if it is an exception."""
@@ -88,7 +89,7 @@ class Hand:
     def fire(self) -> int:
         """Answer the timers that are due."""
         with self.app.database.writing() as connection:
-            return calls.fire_timers(connection, 100)
+            return recording.fire_timers(connection, 100)
 
 
 class _Loader:

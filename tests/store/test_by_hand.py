@@ -20,7 +20,7 @@ from acceptance.support import (
     wait_until,
 )
 from databases import query
-from rowtine.store import calls, workers
+from rowtine.store import recording, workers
 from store.by_hand import WORKER, Hand
 
 
@@ -157,7 +157,7 @@ def test_a_timer_that_fires_while_it_is_being_cancelled_has_one_end(postgresql_u
         let_it_be_due(postgresql_url)
         fired: list[int] = []
         with app.database.writing() as connection:
-            fired.append(calls.fire_timers(connection, 10))
+            fired.append(recording.fire_timers(connection, 10))
             committing = threading.Thread(target=lambda: fired.append(hand.commit(decides)[0][0]))
             committing.start()
             wait_until(lambda: blocked(postgresql_url))
@@ -225,7 +225,7 @@ def test_of_two_outcomes_of_one_call_at_once_the_second_is_refused(postgresql_ur
         (call,) = hand.claim("one")
         held: list[list[bool]] = []
         with app.database.writing() as connection:
-            held.append(calls.record_outcomes(connection, [hand.outcome(call, "first")]))
+            held.append(recording.record_outcomes(connection, [hand.outcome(call, "first")]))
             second = threading.Thread(
                 target=lambda: held.append(hand.record(hand.outcome(call, "second")))
             )

@@ -27,8 +27,7 @@ from acceptance.support import (
 from databases import connect, query
 from rowtine.clock import new_id
 from rowtine.core.status import Status
-from rowtine.store import Database, RejectedError, rounds, run_round
-from rowtine.store import calls as call_statements
+from rowtine.store import Database, RejectedError, calls, leases, locks, rounds, run_round
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round, commit
 from rowtine.store.loading import load
@@ -136,7 +135,7 @@ def test_a_first_round_whose_claim_was_taken_over_writes_nothing(
     stale = hand.run(id, main)
     end_leases(database_url)
     with hand.app.database.writing() as connection:
-        call_statements.recover(connection, 10)
+        leases.recover(connection, 10)
     hand.claim("main")
     fresh = hand.run(id, main)
     before = everything(database_url)
@@ -541,7 +540,7 @@ def test_recovery_passes_by_what_a_frozen_worker_holds(postgres: Hand, postgresq
         holding(postgresql_url, "calls", frozen),
         postgres.app.database.writing() as connection,
     ):
-        assert call_statements.recover(connection, 10) == [dead]
+        assert leases.recover(connection, 10) == [dead]
 
 
 # --- one bad item ---------------------------------------------------------------------------------
@@ -605,7 +604,7 @@ def test_a_statement_that_cannot_be_sent_is_refused_and_not_sent_again_and_again
     ids = [new_id()] * 70_000  # more parameters than the protocol has numbers for
 
     with pytest.raises(RejectedError), postgres.app.database.writing() as connection:
-        call_statements.lock_calls(connection, ids)
+        locks.lock_calls(connection, ids)
 
 
 # --- cost -----------------------------------------------------------------------------------------
@@ -767,7 +766,7 @@ def test_an_idle_look_writes_nothing_and_is_one_statement(hand: Hand) -> None:
     watch = Watch(hand.app.database)
 
     with hand.app.database.reading() as connection:
-        assert not call_statements.anything_due(connection, hand.app.registry.functions())
+        assert not calls.anything_due(connection, hand.app.registry.functions())
 
     assert len(watch.statements) == 1
 

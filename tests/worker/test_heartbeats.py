@@ -14,7 +14,7 @@ import rowtine
 from acceptance.support import end_leases, rows, wait_until
 from databases import query
 from rowtine.clock import new_id
-from rowtine.store import calls
+from rowtine.store import calls, leases
 
 NewApp = Callable[..., rowtine.App]
 
@@ -373,7 +373,7 @@ def test_a_call_that_another_worker_has_taken_hears_it_at_its_next_heartbeat(
 
     def take() -> list[calls.Claimed]:
         with app.database.writing() as connection:
-            calls.recover(connection, 10)
+            leases.recover(connection, 10)
             return calls.claim(connection, new_id(), ["leaf"], 1, 3600)
 
     handle = app.start(leaf())
@@ -431,7 +431,7 @@ def test_a_database_that_is_away_for_a_while_stops_no_work(
     @app.function(name="leaf")
     def leaf() -> str:
         with Patched.context() as patch:
-            patch.setattr("rowtine.store.calls.heartbeat", Patched.away)
+            patch.setattr("rowtine.store.leases.heartbeat", Patched.away)
             rowtine.heartbeat("unheard")
         return "done"
 

@@ -17,7 +17,7 @@ from acceptance.nursery import Child
 from acceptance.support import assert_lawful, end_leases, everything, rows, wait_until
 from databases import query
 from rowtine.clock import new_id
-from rowtine.store import calls, rounds
+from rowtine.store import leases, rounds
 from store.by_hand import Hand
 
 NewApp = Callable[..., rowtine.App]
@@ -55,7 +55,7 @@ def hand(plain_app: NewApp) -> Hand:
 
 def recover(hand: Hand) -> list[str]:
     with hand.app.database.writing() as connection:
-        return calls.recover(connection, 100)
+        return leases.recover(connection, 100)
 
 
 # --- in the store -------------------------------------------------------------------------------
@@ -113,7 +113,7 @@ def test_only_what_is_still_held_is_renewed(hand: Hand, database_url: str) -> No
     query(database_url, "update calls set claim = 2 where id = :id", id=lost)
 
     with hand.app.database.writing() as connection:
-        kept = calls.renew(connection, [(call.id, call.claim) for call in held.values()], 30)
+        kept = leases.renew(connection, [(call.id, call.claim) for call in held.values()], 30)
 
     assert kept == {mine}
     assert recover(hand) == [lost]
@@ -124,8 +124,8 @@ def test_giving_back_counts_no_attempt_and_moves_the_claim_on(hand: Hand) -> Non
     (first,) = hand.claim("one")
 
     with hand.app.database.writing() as connection:
-        assert calls.give_back(connection, [(first.id, first.claim)]) == 1
-        assert calls.give_back(connection, [(first.id, first.claim)]) == 0
+        assert leases.give_back(connection, [(first.id, first.claim)]) == 1
+        assert leases.give_back(connection, [(first.id, first.claim)]) == 0
 
     (second,) = hand.claim("one", worker=OTHER)
     assert (second.attempt, second.claim) == (1, 2)
@@ -138,7 +138,7 @@ def test_giving_back_counts_the_attempt_of_what_must_not_begin_again(hand: Hand)
     held = [(call.id, call.claim) for call in hand.claim("one", limit=2)]
 
     with hand.app.database.writing() as connection:
-        assert calls.give_back(connection, held, {begun, OTHER}) == 2
+        assert leases.give_back(connection, held, {begun, OTHER}) == 2
 
     attempts = {call.id: call.attempt for call in hand.claim("one", limit=2, worker=OTHER)}
     assert attempts == {begun: 2, waiting: 1}

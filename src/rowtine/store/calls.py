@@ -5,18 +5,16 @@ Lock order, here and everywhere: states by id, then calls by id, then coroutines
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Float,
-    Row,
     and_,
     bindparam,
-    case,
     func,
     literal,
     null,
@@ -25,34 +23,30 @@ from sqlalchemy import (
     update,
 )
 
-from rowtine.codec import class_name
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
-from rowtine.errors import Cancelled, TimedOut
 from rowtine.store.dialect import insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
-from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.outcomes import Settled
+from rowtine.store.recording import CLOCKED
 from rowtine.store.tables import calls, coroutines, states
 from rowtine.store.types import after, moment, moment_values, now, seconds_since
 
 __all__ = [
+    "SEAT",
     "Accepted",
     "Claimed",
+    "Due",
     "NewCall",
+    "Seat",
     "Standing",
     "accept",
-    "anything_due",
     "claim",
-    "fire_timers",
-    "give_back",
-    "give_back_unknown",
-    "heartbeat",
+    "due",
     "insert_roots",
-    "record_outcomes",
-    "recover",
-    "renew",
+    "seat_of",
     "standing",
 ]
 
@@ -76,6 +70,20 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
+class Seat:
+    """Where a call is waited for: in which run of its caller, by whom, at which place."""
+
+    run: int
+    coroutine_id: int
+    seq: int
+    call_id: int
+    parent_id: int | None = None
+    serves: int | None = None
+    limited: bool = False
+    """Whether its end makes room for the next member of its join."""
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     """A call that this worker now holds. `claim` fences whatever it comes to."""
 
@@ -95,6 +103,8 @@ class Claimed:
     details: str | None = None
     """What heartbeats have said, as `store.details` has it."""
     options: CallOptions = DEFAULT
+    seat: Seat | None = None
+    """None of a root, which nobody in the database waits for."""
 
 
 def accept(connection: Connection, new: NewCall) -> Accepted:
@@ -221,252 +231,121 @@ def claim(
             calls.c.input,
             calls.c.attempt,
             calls.c.current_run.label("run"),
-            calls.c.execution_id.label("caller_id"),
+            calls.c.execution_id,
             func.coalesce(calls.c.root_id, calls.c.id).label("root_id"),
             func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
             calls.c.started_at.label("began"),
             calls.c.deadline,
             calls.c.details,
             calls.c.options,
+            *SEAT,
         )
     )
-    claimed = [_claimed(dict(row)) for row in connection.execute(statement).mappings()]
+    claimed = [_claimed(row) for row in connection.execute(statement)]
     return sorted(claimed, key=lambda call: call.id)
 
 
-def _claimed(row: dict[str, Any]) -> Claimed:
-    row["options"] = options_from_text(row["options"])
-    return Claimed(**row)
-
-
-def fire_timers(connection: Connection, limit: int) -> int:
-    """Answer the timers that are due, in the order in which they are, and end the promises and
-    waits for signals whose time is up; how many there were."""
-    due = (
-        select(calls.c.id, calls.c.claim, calls.c.execution_id, calls.c.kind)
-        .where(calls.c.due <= now(), calls.c.kind.in_(_CLOCKED))
-        .order_by(calls.c.due, calls.c.id)
-        .limit(limit)
+def _claimed(row: Any) -> Claimed:
+    return Claimed(
+        id=row.id,
+        claim=row.claim,
+        function=row.function,
+        input=row.input,
+        attempt=row.attempt,
+        run=row.run,
+        caller_id=row.execution_id,
+        root_id=row.root_id,
+        failing_for=row.failing_for,
+        began=row.began,
+        deadline=row.deadline,
+        details=row.details,
+        options=options_from_text(row.options),
+        seat=seat_of(row),
     )
-    fired = [
-        Outcome(id, fence, execution_id, Settled() if kind == Kind.TIMER else _TIME_IS_UP)
-        for id, fence, execution_id, kind in connection.execute(due)
-    ]
-    return sum(record_outcomes(connection, fired, phase=Phase.QUEUED))
 
 
-_CLOCKED = [Kind.TIMER.value, Kind.PROMISE.value, Kind.SIGNAL.value]
-"""What the clock answers, or ends: each is queued, and due at that moment."""
-
-_TIME_IS_UP = Settled(Status.TIMEOUT, None, class_name(TimedOut), "nobody answered in time")
-
-
-# ---------------------------------------------------------------------------------------- outcomes
-
-
-def record_outcomes(
-    connection: Connection, outcomes: Sequence[Outcome], *, phase: Phase = Phase.RUNNING
-) -> list[bool]:
-    """Write what attempts came to; for each, whether its fence held.
-
-    An outcome whose claim has moved on, or whose call was cancelled, writes nothing: somebody
-    else answers for that call.
-    """
-    if not outcomes:
-        return []
-    lock_states(connection, {o.execution_id for o in outcomes if o.execution_id is not None})
-    standing = lock_calls(connection, [outcome.id for outcome in outcomes])
-    held = [standing.get(outcome.id) == (phase.value, outcome.claim) for outcome in outcomes]
-    write_outcomes(connection, [o for o, holds in zip(outcomes, held, strict=True) if holds])
-    return held
-
-
-def write_outcomes(connection: Connection, outcomes: Sequence[Outcome]) -> None:
-    """Write outcomes whose fences hold; their callers' states and they themselves are locked.
-
-    An execution that was told to stop has no further run, whatever it came to, and its end is no
-    arrival for a caller that told it to.
-    """
-    stopping = _told_to_stop(connection, [outcome.id for outcome in outcomes])
-    outcomes = [_ended(outcome) if outcome.id in stopping else outcome for outcome in outcomes]
-    awaited = [outcome for outcome in outcomes if outcome.done and not stopping.get(outcome.id)]
-    arrivals = _number_arrivals(connection, awaited)
-    done: list[dict[str, Any]] = []
-    again: list[dict[str, Any]] = []
-    tails: list[dict[str, Any]] = []
-    for outcome in outcomes:
-        row = {"id_": outcome.id, **outcome.settled.columns()}
-        if outcome.tail is not None:
-            tails.append(_tail_row(outcome.id, outcome.tail, outcome.tail_options))
-        elif outcome.retry_in is not None:
-            again.append({**row, "wait": outcome.retry_in})
-        else:
-            done.append({**row, "arrived": arrivals.get(outcome.id)})
-    for statement, rows in ((_DONE, done), (_AGAIN, again), (_TAIL, tails)):
-        if rows:
-            connection.execute(statement, rows)
-
-
-def _tail_row(id: str, tail: tuple[str, Payload], options: CallOptions) -> dict[str, Any]:
-    function, input = tail
-    said = options_to_text(options)
-    return {"id_": id, "f": function, "i": input, "said": said, "wait": options.delay}
-
-
-def _told_to_stop(connection: Connection, ids: Collection[str]) -> dict[str, bool]:
-    """Those of these calls that were told to stop, and whether their callers wait no more."""
-    if not ids:
-        return {}
-    statement = select(calls.c.id, calls.c.delivered_round.is_not(None).label("withdrawn")).where(
-        calls.c.id.in_(ids), calls.c.cancelling
-    )
-    return {row.id: row.withdrawn for row in connection.execute(statement)}
-
-
-def _ended(outcome: Outcome) -> Outcome:
-    """The outcome as the end of its call, where another attempt or a tail call would follow."""
-    if outcome.tail is not None:
-        told = Settled(Status.CANCELLED, None, class_name(Cancelled), "")
-        return replace(outcome, tail=None, settled=told)
-    return replace(outcome, retry_in=None)
-
-
-def _number_arrivals(connection: Connection, outcomes: Sequence[Outcome]) -> dict[str, int]:
-    """Give each outcome its place in its caller's order of arrival, and wake callers that have
-    enough. The callers' states are locked."""
-    callers = {o.execution_id for o in outcomes if o.execution_id is not None}
-    if not callers:
-        return {}
-    rows = connection.execute(select(states.c.id, states.c.arrived).where(states.c.id.in_(callers)))
-    counters = {row.id: row.arrived for row in rows}
-    before = dict(counters)
-    ordinals: dict[str, int] = {}
-    for outcome in outcomes:
-        if outcome.execution_id in counters:
-            counters[outcome.execution_id] += 1
-            ordinals[outcome.id] = counters[outcome.execution_id]
-    moved = [{"id_": id, "now_arrived": n} for id, n in counters.items() if n > before[id]]
-    if moved:
-        connection.execute(_ARRIVE, moved)
-    return ordinals
-
-
-_FREE = {"worker": null(), "lease_expires": null()}
-
-_SETTLED = {
-    name: bindparam(name, type_=calls.c[name].type)
-    for name in ("status", "output", "error_type", "error_message", "error_traceback")
-}
-
-
-_MINE = calls.c.id == bindparam("id_", type_=calls.c.id.type)
-
-_DONE = (
-    update(calls)
-    .where(_MINE)
-    .values(
-        **_FREE,
-        **_SETTLED,
-        phase=Phase.DONE.value,
-        due=null(),
-        finished_at=now(),
-        arrived=bindparam("arrived", type_=calls.c.arrived.type),
-    )
+SEAT: Any = (
+    calls.c.run.label("seat_run"),
+    calls.c.coroutine_id,
+    calls.c.seq,
+    calls.c.call_id,
+    calls.c.parent_id,
+    calls.c.serves,
+    calls.c.parked,
 )
 
-_AGAIN = (
-    update(calls)
-    .where(_MINE)
-    .values(
-        **_FREE,
-        **_SETTLED,
-        phase=Phase.QUEUED.value,
-        due=after(bindparam("wait")),
-        first_failed_at=func.coalesce(calls.c.first_failed_at, now()),
-        current_run=calls.c.current_run + 1,
-    )
-)
 
-_TAIL = (
-    update(calls)
-    .where(_MINE)
-    .values(
-        **_FREE,
-        phase=Phase.QUEUED.value,
-        due=after(bindparam("wait")),
-        details=null(),
-        status=null(),
-        output=null(),
-        error_type=null(),
-        error_message=null(),
-        error_traceback=null(),
-        first_failed_at=null(),
-        attempt=0,
-        current_run=calls.c.current_run + 1,
-        asked_function=func.coalesce(calls.c.asked_function, calls.c.function),
-        asked_input=func.coalesce(calls.c.asked_input, calls.c.input),
-        function=bindparam("f"),
-        input=bindparam("i", type_=calls.c.input.type),
-        options=bindparam("said", type_=calls.c.options.type),
+def seat_of(row: Any) -> Seat | None:
+    """The seat of a call, of whose row the columns `SEAT` were read, and `execution_id`."""
+    if row.execution_id is None:
+        return None
+    return Seat(
+        row.seat_run,
+        row.coroutine_id,
+        row.seq,
+        row.call_id,
+        row.parent_id,
+        row.serves,
+        limited=row.parked is not None,
     )
-)
-
-_least = case(
-    (states.c.poll_min_results < states.c.outstanding_calls, states.c.poll_min_results),
-    else_=states.c.outstanding_calls,
-)
-
-_ARRIVE = (
-    update(states)
-    .where(states.c.id == bindparam("id_", type_=states.c.id.type))
-    .values(
-        arrived=bindparam("now_arrived"),
-        # While a worker runs a round, its commit decides when the next one is due.
-        wake_at=case(
-            (
-                and_(
-                    states.c.worker.is_(None),
-                    bindparam("now_arrived") - states.c.delivered >= _least,
-                ),
-                now(),
-            ),
-            else_=states.c.wake_at,
-        ),
-    )
-)
 
 
 # ---------------------------------------------------------------------------------------- reading
 
 
-def anything_due(
-    connection: Connection,
-    functions: Collection[str],
-    *,
-    calls_too: bool = True,
-    rounds_too: bool = True,
-) -> bool:
-    """Whether a claim would find something: a read, so that an idle worker writes nothing.
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What a look finds that the clock has made due."""
 
-    Timers and lost leases always count, calls and rounds if there is room for them.
-    """
+    work: bool
+    """Calls or rounds that can be claimed."""
+    clocked: bool
+    """Timers, and promises and waits for signals whose time is up."""
+    lost: bool
+    """Calls whose lease has ended."""
+    late: bool
+    """Calls whose deadline has passed."""
+    next_in: float | None
+    """Seconds until the next call, timer or round is due; None if there is none."""
+
+
+def due(connection: Connection, functions: Collection[str]) -> Due:
+    """Whether there is something to claim or to see to: one read, so that an idle worker writes
+    nothing."""
     mine = calls.c.function.in_(sorted(functions))
-    timers = calls.c.kind.in_(_CLOCKED)
-    due = select(calls.c.id).where(calls.c.due <= now(), or_(timers, mine) if calls_too else timers)
-    lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
+    timers = calls.c.kind.in_(CLOCKED)
+    waiting = select(calls.c.id).where(calls.c.due <= now())
     woken = (
         select(states.c.id)
         .join(calls, calls.c.id == states.c.id)
         .where(states.c.wake_at <= now(), mine)
     )
+    lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
-    wanted = [
-        due.exists(),
-        lapsed.exists(),
-        late.exists(),
-        *([woken.exists()] if rounds_too else []),
-    ]
-    return bool(connection.scalar(select(or_(*wanted))))
+    next_call = select(func.min(calls.c.due)).where(calls.c.due > now()).scalar_subquery()
+    next_round = (
+        select(func.min(states.c.wake_at))
+        .where(states.c.wake_at > now(), states.c.worker.is_(None))
+        .scalar_subquery()
+    )
+    row = connection.execute(
+        select(
+            or_(waiting.where(mine, ~timers).exists(), woken.exists()).label("work"),
+            waiting.where(timers).exists().label("clocked"),
+            lapsed.exists().label("lost"),
+            late.exists().label("late"),
+            (-seconds_since(next_call)).label("call_in"),
+            (-seconds_since(next_round)).label("round_in"),
+        )
+    ).one()
+    nexts = [seconds for seconds in (row.call_in, row.round_in) if seconds is not None]
+    return Due(
+        bool(row.work),
+        bool(row.clocked),
+        bool(row.lost),
+        bool(row.late),
+        max(0.0, min(nexts)) if nexts else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,146 +375,3 @@ def standing(connection: Connection, id: str) -> Standing | None:
         Phase(row.phase),
         Settled(status, row.output, row.error_type, row.error_message, row.error_traceback),
     )
-
-
-# ------------------------------------------------------------------------------------------- locks
-
-
-def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock the states of these executions, by id; the rows that there are."""
-    if not ids:
-        return {}
-    statement = (
-        select(states)
-        .where(states.c.id.in_(sorted(ids)))
-        .order_by(states.c.id)
-        .with_for_update(key_share=True)
-    )
-    return {row.id: row for row in connection.execute(statement)}
-
-
-def lock_calls(connection: Connection, ids: Collection[str]) -> dict[str, tuple[str, int]]:
-    """Lock these calls, by id; the phase and claim of each."""
-    if not ids:
-        return {}
-    statement = (
-        select(calls.c.id, calls.c.phase, calls.c.claim)
-        .where(calls.c.id.in_(sorted(ids)))
-        .order_by(calls.c.id)
-        .with_for_update(key_share=True)
-    )
-    return {id: (phase, fence) for id, phase, fence in connection.execute(statement)}
-
-
-# ------------------------------------------------------------------------------------------ leases
-
-
-def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float) -> set[str]:
-    """Renew the leases of these (id, claim); the ids that are still held."""
-    if not held:
-        return set()
-    fences = dict(held)
-    statement = (
-        select(calls.c.id, calls.c.claim)
-        .where(calls.c.id.in_(sorted(fences)), calls.c.phase == Phase.RUNNING.value)
-        .order_by(calls.c.id)
-        .with_for_update(key_share=True)
-    )
-    mine = {id for id, fence in connection.execute(statement) if fences[id] == fence}
-    if mine:
-        connection.execute(
-            update(calls)
-            .where(calls.c.id.in_(sorted(mine)))
-            .values(lease_expires=after(literal(lease)))
-        )
-    return mine
-
-
-def give_back(
-    connection: Connection, held: Sequence[tuple[str, int]], spent: Collection[str] = ()
-) -> int:
-    """Queue calls again that this worker will not finish; the attempt is not counted, but for
-    those of `spent`."""
-    standing = lock_calls(connection, [id for id, _ in held])
-    mine = [id for id, fence in held if standing.get(id) == (Phase.RUNNING.value, fence)]
-    if mine:
-        counted = calls.c.id.in_(sorted(spent))
-        connection.execute(
-            update(calls)
-            .where(calls.c.id.in_(sorted(mine)))
-            .values(
-                **_FREE,
-                phase=Phase.QUEUED.value,
-                due=now(),
-                attempt=case((counted, calls.c.attempt), else_=calls.c.attempt - 1),
-            )
-        )
-    return len(mine)
-
-
-def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, int]) -> int:
-    """Queue calls again that this worker holds and does not know of: the reply to the COMMIT of
-    its claim was lost. They have not begun, so the attempt is not counted."""
-    held = connection.execute(
-        select(calls.c.id, calls.c.claim)
-        .where(calls.c.worker == worker, calls.c.phase == Phase.RUNNING.value)
-        .order_by(calls.c.id)
-    )
-    return give_back(connection, [(id, claim) for id, claim in held if known.get(id) != claim])
-
-
-def heartbeat(
-    connection: Connection,
-    held: tuple[str, int],
-    worker: str,
-    lease: float,
-    details: str | None,
-) -> bool:
-    """Renew the lease of a call, or of the round of its execution, and write what it says of
-    itself (None: nothing new). False if this worker holds it no more, or it is to stop."""
-    id, fence = held
-    lock_states(connection, [id])
-    row = connection.execute(
-        select(calls.c.phase, calls.c.claim, calls.c.worker, calls.c.cancelling)
-        .where(calls.c.id == id)
-        .with_for_update(key_share=True)
-    ).first()
-    if row is None or row.claim != fence or row.cancelling:
-        return False
-    values: dict[str, Any] = {} if details is None else {"details": details}
-    if row.phase == Phase.RUNNING.value:
-        values["lease_expires"] = after(literal(lease))
-    else:
-        renewed = connection.execute(
-            update(states)
-            .where(states.c.id == id, states.c.worker == worker)
-            .values(wake_at=after(literal(lease)))
-        )
-        if row.phase != Phase.SUSPENDED.value or renewed.rowcount == 0:
-            return False
-    if values:
-        connection.execute(update(calls).where(calls.c.id == id).values(**values))
-    return True
-
-
-def recover(connection: Connection, limit: int) -> list[str]:
-    """Queue calls again whose lease has ended: their worker is dead, or was away too long.
-
-    The attempt counts. SKIP LOCKED: a frozen worker's row locks must not hold up the sweep.
-    """
-    lost = (
-        select(calls.c.id)
-        .where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
-        .order_by(calls.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
-        .cte("lost")
-        .prefix_with("MATERIALIZED")
-    )
-    statement = (
-        update(calls)
-        .where(calls.c.id.in_(select(lost.c.id)))
-        .values(**_FREE, phase=Phase.QUEUED.value, due=now())
-        .returning(calls.c.id)
-    )
-    return sorted(connection.scalars(statement))

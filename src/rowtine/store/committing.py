@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     ColumnElement,
@@ -30,32 +30,83 @@ from rowtine.clock import new_id
 from rowtine.codec import class_name
 from rowtine.core.exchange import CallRequest, Changes, Exit, JoinChange, Poll
 from rowtine.core.payload import Codec
-from rowtine.core.phases import WITHDRAWN, Kind, Phase
+from rowtine.core.phases import WITHDRAWN, Kind, Phase, Resolution
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
 from rowtine.errors import Cancelled
 from rowtine.functions import fingerprint
 from rowtine.store import signals
 from rowtine.store import statements as sql
-from rowtine.store.calls import lock_calls, lock_states, write_outcomes
+from rowtine.store.each import Each, write
 from rowtine.store.loading import Execution, exit_to_text
+from rowtine.store.locks import lock_calls, lock_states
 from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, settled
+from rowtine.store.recording import holds, outcome_rows
 from rowtine.store.tables import calls, states
-from rowtine.store.types import moment_values, now
+from rowtine.store.types import among, moment_values, now
+from rowtine.store.workers import Mark
 
-__all__ = ["Round", "commit"]
+__all__ = ["Begins", "Committed", "Round", "commit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Begins:
+    """The new calls that the worker of a round begins at once: they are inserted claimed."""
+
+    worker: str
+    lease: float
+    ids: Mapping[int, str]
+    """call_id -> the id that the call gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
     """A round that has run. `outcome` is what an exit means for the call (done, retry, tail call);
-    None for a poll."""
+    None for a poll.
+
+    `taken` are ends that this round was given before they were written, by call id: outcomes of
+    calls, and last rounds of executions. All of it is written together, or nothing.
+    """
 
     execution: Execution
     output: Poll | Exit
     outcome: Outcome | None = None
     running_seconds: float = 0.0
+    taken: Mapping[int, Outcome | Round] = field(default_factory=dict[int, "Outcome | Round"])
+    begins: Begins | None = None
+
+    def family(self) -> list[Round]:
+        """This round and the last rounds that it was given, those first."""
+        below = [
+            each for end in self.taken.values() if isinstance(end, Round) for each in end.family()
+        ]
+        return [*below, self]
+
+    def outcomes(self) -> list[Outcome]:
+        """The outcomes of calls that this round was given."""
+        return [end for end in self.taken.values() if isinstance(end, Outcome)]
+
+    def resolution(self, call_id: int) -> Resolution | None:
+        """How the round took the end of a call; None if it did not, because it had given it up."""
+        changes = self.output.changes
+        how = None if changes is None else changes.delivered.get(call_id)
+        return None if how in WITHDRAWN else how
+
+
+class Committed(NamedTuple):
+    """What became of a batch."""
+
+    held: list[bool]
+    """Of each round, whether its fence held."""
+    recorded: list[bool]
+    """Of each outcome, likewise."""
+    at: datetime
+    """When it was written, by the database's clock."""
+    begun: set[str]
+    """Calls that begin at once: `Begins`, but for those whose execution was told to stop."""
+    due_in: float | None
+    """Seconds until the first thing is due of what was written and nobody has taken."""
 
 
 def commit(
@@ -63,66 +114,111 @@ def commit(
     codec: Codec,
     rounds: Sequence[Round],
     outcomes: Sequence[Outcome] = (),
-) -> tuple[list[bool], list[bool]]:
-    """Write rounds and outcomes; for each of both, whether its fence held.
+    mark: Mark | None = None,
+) -> Committed:
+    """Write rounds and outcomes, each behind its fence; one whose fence has moved writes nothing.
 
-    One whose fence has moved writes nothing. All locks are taken first, in the one order.
+    All locks are taken first, in the one order. `mark` is written with them.
     """
-    withdrawn = _withdrawn(connection, rounds)
+    families = [(round, round.family()) for round in rounds]
+    every = [each for _, family in families for each in family]
+    ends = [outcome for each in every for outcome in each.outcomes()]
+    withdrawn = _withdrawn(connection, every)
     cancelled = {id for ids in withdrawn.values() for id in ids}
-    exits = [round.outcome for round in rounds if round.outcome is not None]
-    executions = {round.execution.id for round in rounds}
+    exits = [each.outcome for each in every if each.outcome is not None]
     callers = {o.execution_id for o in (*exits, *outcomes) if o.execution_id is not None}
-    locked = lock_states(connection, executions | callers | cancelled)
-    standing = lock_calls(connection, executions | cancelled | {o.id for o in outcomes})
-    held = [_fence_holds(round.execution, locked, standing) for round in rounds]
-    won = [round for round, holds in zip(rounds, held, strict=True) if holds]
-    lost = {id for round in won for id in withdrawn.get(round.execution.id, ())}
-    arrived = _arrived(connection, lost)
-    writes = _Writes(codec)
-    for round in won:
-        writes.add(round, arrived.get(round.execution.id, 0))
-    writes.execute(connection)
-    cancel_calls(connection, sorted(lost))
-    recorded = [
-        outcome.id not in lost and standing.get(outcome.id) == (Phase.RUNNING.value, outcome.claim)
-        for outcome in outcomes
+    states = lock_states(connection, {each.execution.id for each in every} | callers | cancelled)
+    standing = lock_calls(
+        connection,
+        {each.execution.id for each in every if each.outcome or each.execution.seen_round is None}
+        | {outcome.id for outcome in (*outcomes, *ends)}
+        | cancelled,
+    )
+    fences = _Fences(states, standing)
+    held = [fences.hold(family) for _, family in families]
+    won = [
+        each for (_, family), holds in zip(families, held, strict=True) if holds for each in family
     ]
-    accepted = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
-    ended = [round.outcome for round in won if round.outcome is not None]
-    write_outcomes(connection, [*accepted, *ended])
-    _signals(connection, won, lost, [*accepted, *ended])
-    return held, recorded
+    told = _told_to_stop(connection, won)
+    lost = {id for each in won for id in withdrawn.get(each.execution.id, ())}
+    arrived = _arrived(connection, lost)
+    writes = _Writes(codec, states, told)
+    for each in won:
+        writes.add(each, arrived.get(each.execution.id, 0))
+    recorded = [outcome.id not in lost and holds(outcome, standing) for outcome in outcomes]
+    plain = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
+    plain += writes.exits.values()
+    counters = {id: state.arrived for id, state in states.items()}
+    stopped = {call.id: call.withdrawn for call in standing.values() if call.cancelling}
+    writes.merge(outcome_rows(plain, counters, stopped | dict.fromkeys(lost, True)))
+    if mark is not None:
+        writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
+    at = writes.execute(connection)
+    cancel_calls(connection, sorted(lost))
+    _signals(connection, won, withdrawn, plain)
+    waits = writes.seconds_until_due() if not lost else [0.0]
+    return Committed(held, recorded, at, writes.begun, min(waits, default=None))
+
+
+class _Fences:
+    """Whether what was locked is still what a round or an outcome was made for."""
+
+    def __init__(self, states: Mapping[str, Row[Any]], standing: Mapping[str, Row[Any]]) -> None:
+        self.states = states
+        self.standing = standing
+        self.taken: set[str] = set()
+
+    def hold(self, family: Sequence[Round]) -> bool:
+        ids = {each.execution.id for each in family}
+        held = (
+            self.taken.isdisjoint(ids)
+            and all(self._holds(each.execution) for each in family)
+            and all(holds(each, self.standing) for round in family for each in round.outcomes())
+        )
+        if held:
+            self.taken |= ids
+        return held
+
+    def _holds(self, execution: Execution) -> bool:
+        if execution.seen_round is None:
+            call = self.standing.get(execution.id)
+            fence = (Phase.RUNNING.value, execution.claim)
+            return call is not None and bool((call.phase, call.claim) == fence)
+        state = self.states.get(execution.id)
+        seen = (execution.seen_round, execution.run)
+        return state is not None and bool((state.round, state.run) == seen)
+
+
+def _told_to_stop(connection: Connection, rounds: Sequence[Round]) -> set[str]:
+    """Those of these executions and of their roots that were told to stop. They need no lock: who
+    tells them locks the state first."""
+    ids = {id for each in rounds for id in (each.execution.id, each.execution.root_id)}
+    return set(connection.scalars(_TOLD, {"ids": ids})) if ids else set()
+
+
+_TOLD = select(calls.c.id).where(among(calls.c.id), calls.c.cancelling)
 
 
 def _signals(
     connection: Connection,
     won: Sequence[Round],
-    withdrawn: Collection[str],
+    withdrawn: Mapping[str, Collection[str]],
     outcomes: Sequence[Outcome],
 ) -> None:
     """Queue again what was not heard, and give what is queued to who waits now."""
-    signals.put_back(connection, withdrawn)
+    lost = [id for each in won for id in withdrawn.get(each.execution.id, ())]
+    signals.put_back(connection, lost)
     signals.forget_run(connection, [o.id for o in outcomes if o.retry_in is not None])
     waiting = [
         round.execution.id
         for round in won
         if isinstance(round.output, Poll)
-        and (withdrawn or any(call.kind is Kind.SIGNAL for call in round.output.calls))
+        and (
+            round.execution.id in withdrawn
+            or any(call.kind is Kind.SIGNAL for call in round.output.calls)
+        )
     ]
     signals.match(connection, waiting)
-
-
-def _fence_holds(
-    execution: Execution,
-    locked: Mapping[str, Row[Any]],
-    standing: Mapping[str, tuple[str, int]],
-) -> bool:
-    if execution.seen_round is None:
-        return standing.get(execution.id) == (Phase.RUNNING.value, execution.claim)
-    state = locked.get(execution.id)
-    seen = (execution.seen_round, execution.run)
-    return state is not None and bool((state.round, state.run) == seen)
 
 
 def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, list[str]]:
@@ -197,16 +293,30 @@ def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
 class _Writes:
     """The rows of several rounds, gathered into one list a statement."""
 
-    def __init__(self, codec: Codec) -> None:
+    def __init__(self, codec: Codec, states: Mapping[str, Row[Any]], told: set[str]) -> None:
         self.codec = codec
-        self.rows: dict[Any, list[dict[str, Any]]] = {}
+        self.states = states
+        self.told = told
+        self.rows: dict[Each, list[dict[str, Any]]] = {}
+        self.released: list[dict[str, Any]] = []
+        self.exits: dict[str, Outcome] = {}
+        """What exits mean for their calls, but for those that the caller's round has taken."""
+        self.begun: set[str] = set()
+        self.waits: list[float] = []
+        """Seconds until what is written is due, of all that is."""
 
-    def put(self, statement: Any, **row: Any) -> None:
+    def put(self, statement: Each, **row: Any) -> None:
         self.rows.setdefault(statement, []).append(row)
+
+    def merge(self, more: Mapping[Each, list[dict[str, Any]]]) -> None:
+        for statement, rows in more.items():
+            self.rows.setdefault(statement, []).extend(rows)
 
     def add(self, round: Round, arrived: int) -> None:
         """Add a round; `arrived` outcomes of calls that it cancels had come in."""
         output, execution = round.output, round.execution
+        if round.outcome is not None:
+            self.exits[round.execution.id] = round.outcome
         if isinstance(output, Exit) and execution.seen_round is None:
             return  # over in its first round: the outcome is all there is
         number = 1 if execution.seen_round is None else execution.seen_round + 1
@@ -215,16 +325,32 @@ class _Writes:
             self._state(round, output, number, arrived)
         else:
             self.put(sql.STATE_DELETE, e=execution.id)
+        self._taken(round, number)
         if output.changes is None:
             self.put(sql.END_CALLS, **key, r=number)
             self.put(sql.END_COROUTINES, **key)
             self.put(sql.END_FUTURES, **key)
         else:
-            self._changes(execution, key, output.changes, number)
+            self._changes(round, key, output.changes, number)
 
-    def _changes(
-        self, execution: Execution, key: dict[str, Any], changes: Changes, number: int
-    ) -> None:
+    def _taken(self, round: Round, number: int) -> None:
+        """What the round was given is written as done and delivered at once."""
+        for call_id, end in round.taken.items():
+            outcome = end if isinstance(end, Outcome) else end.outcome
+            how = round.resolution(call_id)
+            if outcome is None or how is None:
+                continue
+            self.exits.pop(outcome.id, None)
+            self.put(
+                sql.HANDED,
+                id_=outcome.id,
+                **outcome.settled.columns(),
+                at=round.execution.now,
+                r=number,
+                how=how.value,
+            )
+
+    def _changes(self, round: Round, key: dict[str, Any], changes: Changes, number: int) -> None:
         for coroutine in changes.spawned:
             self._coroutine(key, coroutine)
         for id, result in changes.finished.items():
@@ -235,8 +361,10 @@ class _Writes:
         for change in changes.joins.values():
             self._join(key, change, number)
         for call in changes.calls:
-            self._call(execution, call, number)
+            self._call(round, call, number)
         for call_id, resolution in changes.delivered.items():
+            if call_id in round.taken and resolution not in WITHDRAWN:
+                continue
             self.put(
                 sql.DELIVERED,
                 **key,
@@ -246,7 +374,8 @@ class _Writes:
                 timer=changes.timers.get(call_id),
             )
         for (coroutine_id, seq), room in changes.released.items():
-            self.put(sql.RELEASED, **_without_time(key), c=coroutine_id, s=seq, room=room)
+            row = {**_without_time(key), "c": coroutine_id, "s": seq, "room": room}
+            self.released.append(row)
 
     def _state(self, round: Round, output: Poll, number: int, arrived: int) -> None:
         execution, state = round.execution, output.state
@@ -260,12 +389,12 @@ class _Writes:
             "poll_max_wait_seconds": output.max_wait_seconds,
             "running_seconds": round.running_seconds,
             "exit": exit_to_text(state.exit, self.codec),
-            "wait": output.max_wait_seconds,
         }
         if execution.seen_round is None:
             self.put(
                 sql.STATE_INSERT,
                 **values,
+                wait=output.max_wait_seconds,
                 version=state.version,
                 seed=state.seed,
                 semantics=state.semantics,
@@ -275,15 +404,25 @@ class _Writes:
         else:
             if execution.held:
                 self.put(sql.UNHOLD, e=execution.id)
-            delivered = output.changes.delivered.values()
+            taken = arrived + sum(
+                how not in WITHDRAWN and call_id not in round.taken
+                for call_id, how in output.changes.delivered.items()
+            )
             self.put(
                 sql.STATE_UPDATE,
                 **values,
-                seen=execution.seen_round,
                 r=number,
-                taken=arrived + sum(how not in WITHDRAWN for how in delivered),
-                cancelling=execution.cancelling,
+                taken=taken,
+                wait=self._wait(execution, output, taken),
             )
+
+    def _wait(self, execution: Execution, output: Poll, taken: int) -> float | None:
+        """Seconds until the next round is due: at once if enough has arrived meanwhile, or if the
+        execution was told to stop while this one ran, which did not know it."""
+        state = self.states[execution.id]
+        enough = state.arrived - state.delivered - taken >= output.min_results
+        told = (execution.id in self.told) != execution.cancelling
+        return 0.0 if enough or told else output.max_wait_seconds
 
     def _coroutine(self, key: dict[str, Any], coroutine: Coroutine) -> None:
         continuation = coroutine.coroutine
@@ -333,9 +472,10 @@ class _Writes:
             **_source(change),
         )
 
-    def _call(self, execution: Execution, call: CallRequest, number: int) -> None:
+    def _call(self, round: Round, call: CallRequest, number: int) -> None:
+        execution, id = round.execution, self._begins(round, call)
         row = {
-            "id": new_id(),
+            "id": id or new_id(),
             "execution_id": execution.id,
             "run": execution.run,
             "coroutine_id": call.coroutine_id,
@@ -354,10 +494,25 @@ class _Writes:
         }
         if call.cancelled:
             self.put(sql.CALL_CANCELLED, **row)
+            return
+        row |= {"parked": call.parked, **moment_values("deadline", call.options.deadline)}
+        if round.begins is not None and id is not None:
+            self.begun.add(id)
+            self.put(sql.CALL_BEGIN, **row, worker=round.begins.worker, lease=round.begins.lease)
         else:
             until, wait = self._due(call)
-            deadline = moment_values("deadline", call.options.deadline)
-            self.put(sql.CALL_INSERT, **row, **deadline, until=until, wait=wait, parked=call.parked)
+            if until is not None and execution.now is not None:
+                self.waits.append((until - execution.now).total_seconds())
+            elif wait is not None:
+                self.waits.append(wait)
+            self.put(sql.CALL_INSERT, **row, until=until, wait=wait)
+
+    def _begins(self, round: Round, call: CallRequest) -> str | None:
+        """The id of a call that begins at once; None if it has to wait for its turn, or for what
+        its caller does who was told to stop."""
+        if round.begins is None or self.told & {round.execution.id, round.execution.root_id}:
+            return None
+        return round.begins.ids.get(call.call_id)
 
     def _due(self, call: CallRequest) -> tuple[datetime | None, float | None]:
         """The moment at which a call may begin, or the clock ends it; or the seconds until then."""
@@ -370,10 +525,20 @@ class _Writes:
                 limit = self.codec.decode_arguments(call.input).kwargs.get("timeout")
         return (limit, None) if isinstance(limit, datetime) else (None, limit)
 
-    def execute(self, connection: Connection) -> None:
-        for statement in sql.ORDER:
-            if rows := self.rows.get(statement):
-                connection.execute(statement, rows)
+    def seconds_until_due(self) -> list[float]:
+        """Of calls and rounds; signals that are heard make a round due, so waits for them do."""
+        arrived = sql.ARRIVE in self.rows or self.released
+        waits = [0.0] if arrived else []
+        for each in (sql.STATE_INSERT, sql.STATE_UPDATE, sql.AGAIN, sql.TAIL):
+            waits += [row["wait"] for row in self.rows.get(each, ()) if row["wait"] is not None]
+        signals = any(row["kind"] == Kind.SIGNAL for row in self.rows.get(sql.CALL_INSERT, ()))
+        return [*waits, *self.waits, *([0.0] if signals else [])]
+
+    def execute(self, connection: Connection) -> datetime:
+        at = write(connection, *sql.in_order(self.rows))
+        if self.released:
+            connection.execute(sql.RELEASED, self.released)
+        return at
 
 
 def _without_time(key: dict[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ from rowtine.core.round import Input
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
 from rowtine.errors import NotFound, RemoteError
+from rowtine.store.calls import SEAT, Seat, seat_of
 from rowtine.store.mapping import (
     Bodies,
     Journal,
@@ -78,6 +79,12 @@ class Execution:
     options: CallOptions = DEFAULT
     deadline: datetime | None = None
     details: str | None = None
+    seat: Seat | None = None
+
+    @property
+    def stand(self) -> tuple[int, int]:
+        """The run and the round after which it is suspended: rounds begin anew with each run."""
+        return self.run, self.seen_round or 0
 
 
 @dataclass(slots=True)
@@ -126,6 +133,7 @@ def load(
         options=options_from_text(call.options),
         deadline=call.deadline,
         details=call.details,
+        seat=seat_of(call),
     )
     if state is None or (state.run, state.round) != warm_stand:
         warm = None
@@ -158,6 +166,7 @@ _CALL = select(
     calls.c.options,
     calls.c.deadline,
     calls.c.details,
+    *SEAT,
     func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
 ).where(calls.c.id == _THIS_CALL)
 
@@ -236,6 +245,7 @@ class Rows:
     bodies: Bodies
     execution: Execution
     input: Any
+    """Of the execution; None if it has not been read."""
     warm: Mapping[int, Slot] = field(default_factory=dict[int, Slot])
     arrived: Mapping[int, Row[Any]] = field(default_factory=dict[int, Row[Any]])
     """The calls that have come to something, by the coroutine that waits for each."""
@@ -331,13 +341,19 @@ class Rows:
 
     # -- parts
 
+    def _own_input(self) -> Any:
+        if self.input is None:
+            statement = select(calls.c.input).where(calls.c.id == _THIS_CALL)
+            self.input = self.connection.scalar(statement, {"id": self.execution.id})
+        return self.input
+
     def _bodies(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
         journals = self._journals([row.id for row in rows])
         return [
             suspended_body(
                 row,
                 body_of(self.bodies, row.function),
-                self.input if row.id == 0 else row.input,
+                self._own_input() if row.id == 0 else row.input,
                 journals[row.id],
                 self.warm.get(row.id),
                 self.execution.began if row.id == 0 else row.created_at,

@@ -11,7 +11,7 @@ from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
 from rowtine.errors import RemoteError
 
-__all__ = ["Outcome", "Settled", "settled", "tail_of"]
+__all__ = ["Outcome", "Settled", "error_of", "settled", "tail_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,14 @@ class Outcome:
     @property
     def done(self) -> bool:
         return self.retry_in is None and self.tail is None
+
+
+def error_of(settled: Settled) -> RemoteError | None:
+    """The error, in stored form."""
+    if settled.error_type is None:
+        return None
+    message, traceback = settled.error_message or "", settled.error_traceback
+    return RemoteError(settled.error_type, message, traceback, settled.output)
 
 
 def settled(result: CoroutineResult, codec: Codec) -> Settled:

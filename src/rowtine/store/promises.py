@@ -8,8 +8,9 @@ from sqlalchemy import Connection, bindparam, select
 
 from rowtine.core.phases import WITHDRAWN, Phase
 from rowtine.errors import Conflict, NotFound
-from rowtine.store.calls import lock_calls, lock_states, write_outcomes
+from rowtine.store.locks import lock_calls, lock_states
 from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.recording import write_outcomes
 from rowtine.store.tables import calls
 
 __all__ = ["answer"]

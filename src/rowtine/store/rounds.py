@@ -7,11 +7,11 @@ from collections.abc import Collection
 from sqlalchemy import Connection, literal, null, or_, select, true, update
 
 from rowtine.core.status import Status
-from rowtine.store.calls import lock_states
+from rowtine.store.locks import lock_states
 from rowtine.store.tables import calls, states
 from rowtine.store.types import after, now
 
-__all__ = ["claim_rounds", "hold", "release_rounds", "renew_rounds"]
+__all__ = ["adopt", "claim_rounds", "hold", "release_rounds", "renew_rounds"]
 
 
 def claim_rounds(
@@ -48,6 +48,26 @@ def claim_rounds(
         .returning(states.c.id)
     )
     return sorted(connection.scalars(statement))
+
+
+def adopt(
+    connection: Connection, worker: str, id: str, stand: tuple[int, int], lease: float
+) -> bool:
+    """Say that this worker runs the round of an execution that stands there and that nobody else
+    has claimed; whether that is so."""
+    run, round = stand
+    return bool(
+        connection.execute(
+            update(states)
+            .where(
+                states.c.id == id,
+                states.c.run == run,
+                states.c.round == round,
+                states.c.worker.is_(None),
+            )
+            .values(worker=worker, wake_at=after(literal(lease)))
+        ).rowcount
+    )
 
 
 def renew_rounds(connection: Connection, worker: str, ids: Collection[str], lease: float) -> None:

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, bindparam, func, insert, select, update
 from rowtine.core.payload import Payload
 from rowtine.core.phases import Kind, Phase
 from rowtine.errors import Conflict, NotFound
-from rowtine.store.calls import lock_calls, lock_states, write_outcomes
+from rowtine.store.locks import lock_calls, lock_states
 from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.recording import write_outcomes
 from rowtine.store.tables import calls, signals
 from rowtine.store.types import now
 
@@ -32,7 +33,7 @@ def send(connection: Connection, execution_id: str, name: str, value: Payload) -
     standing = lock_calls(connection, [execution_id]).get(execution_id)
     if standing is None:
         raise NotFound(f"there is no call {execution_id}")
-    if standing[0] == Phase.DONE:
+    if standing.phase == Phase.DONE:
         raise Conflict(f"call {execution_id} is done, and hears no signal")
     last = select(func.coalesce(func.max(signals.c.number), 0)).where(
         signals.c.execution_id == execution_id

@@ -1,19 +1,20 @@
-"""The statements of a committed round, each with a name, each run once for a list of rows."""
+"""The writes of a batch of commits, each with a name, each made once for a list of rows."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    ColumnElement,
     Float,
+    Integer,
     and_,
     bindparam,
     case,
-    delete,
     func,
-    insert,
     null,
     select,
     update,
@@ -21,215 +22,417 @@ from sqlalchemy import (
 
 from rowtine.core.phases import CoroutinePhase, Phase, Resolution
 from rowtine.core.status import Status
-from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import Timestamp, after, moment, now
+from rowtine.store.each import Delete, Each, Field, Given, Insert, Rows, Update
+from rowtine.store.tables import calls, coroutines, futures, states, workers
+from rowtine.store.types import Id, Timestamp, after, now
 
+THAT = {"e": Id}
+"""The execution."""
 
-def _bind(column: Any, name: str | None = None) -> Any:
-    return bindparam(name or column.name, type_=column.type)
+RUN = {**THAT, "n": Integer}
+"""... in this run."""
 
-
-EXECUTION = _bind(calls.c.id, "e")
-RUN = _bind(calls.c.run, "n")
-NOW = bindparam("at", type_=Timestamp())
+AT = {"at": Timestamp}
 """The time of the round: the one that its coroutines see, and see again when they are rebuilt."""
 
-SUSPEND = (
-    update(calls)
-    .where(calls.c.id == EXECUTION)
-    .values(phase=Phase.SUSPENDED.value, worker=null(), lease_expires=null())
-)
 
-POLLED = {
-    name: _bind(states.c[name])
-    for name in (
-        "next_coroutine_id",
-        "next_call_id",
-        "outstanding_calls",
-        "poll_min_results",
-        "poll_max_results",
-        "poll_max_wait_seconds",
-        "running_seconds",
-        "exit",
-    )
-}
+def _columns(table: Any, *names: str) -> dict[str, Field]:
+    return {name: table.c[name] for name in names}
 
-UNHOLD = update(calls).where(calls.c.id == EXECUTION).values(status=null(), error_message=null())
 
-STATE_INSERT = insert(states).values(
-    **POLLED,
-    id=EXECUTION,
-    version=_bind(states.c.version),
-    seed=_bind(states.c.seed),
-    semantics=bindparam("semantics"),
-    run=bindparam("run"),
-    round=1,
-    arrived=0,
-    delivered=0,
-    wake_at=after(bindparam("wait", type_=Float())),
-)
+def _given(given: Given, names: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: getattr(given, name) for name in names}
 
-TAKEN = states.c.delivered + bindparam("taken", type_=BigInteger())
 
-STATE_UPDATE = (
-    update(states)
-    .where(states.c.id == EXECUTION, states.c.round == bindparam("seen"))
-    .values(
-        **POLLED,
-        round=bindparam("r"),
-        delivered=TAKEN,
-        worker=null(),
-        wake_at=case(
-            (states.c.arrived - TAKEN >= bindparam("poll_min_results"), now()),
-            # Told to stop while the round ran, which did not know it.
-            (
-                select(calls.c.cancelling).where(calls.c.id == states.c.id).scalar_subquery()
-                != bindparam("cancelling", type_=Boolean()),
-                now(),
-            ),
-            else_=after(bindparam("wait", type_=Float())),
-        ),
-    )
-)
+def _in_run(table: Any, given: Given) -> ColumnElement[bool]:
+    return and_(table.c.execution_id == given.e, table.c.run == given.n)
 
-STATE_DELETE = delete(states).where(states.c.id == EXECUTION)
 
-THIS_COROUTINE = and_(
-    coroutines.c.execution_id == EXECUTION,
-    coroutines.c.run == RUN,
-    coroutines.c.id == bindparam("c"),
-)
+# ---------------------------------------------------------------------------------------- outcomes
 
-COROUTINE_INSERT = insert(coroutines).values(
-    execution_id=EXECUTION,
-    run=RUN,
-    id=bindparam("c"),
-    parent_id=_bind(coroutines.c.parent_id),
-    serves=_bind(coroutines.c.serves),
-    kind=_bind(coroutines.c.kind),
-    function=_bind(coroutines.c.function),
-    input=_bind(coroutines.c.input),
-    fingerprint=_bind(coroutines.c.fingerprint),
-    shielded=bindparam("shielded", type_=Boolean()),
-    phase=CoroutinePhase.SUSPENDED.value,
-    created_at=NOW,
-)
+FREE = {"worker": null(), "lease_expires": null()}
 
-COROUTINE_DONE = (
-    update(coroutines)
-    .where(THIS_COROUTINE)
-    .values(
-        phase=CoroutinePhase.DONE.value,
-        finished_at=NOW,
-        **{
-            name: _bind(coroutines.c[name])
-            for name in ("status", "output", "error_type", "error_message", "error_traceback")
-        },
-    )
-)
+SETTLED = _columns(calls, "status", "output", "error_type", "error_message", "error_traceback")
 
-COROUTINE_CANCELLED = update(coroutines).where(THIS_COROUTINE).values(cancelled=True)
+_THIS = {"id_": Id}
 
-RESOLUTION: dict[str, Any] = {
-    "pending": bindparam("pending"),
-    "failed": bindparam("failed"),
-    "resolution": _bind(futures.c.resolution, "how"),
-    "decided_by": _bind(futures.c.decided_by),
-    "resolved_at": case((_bind(futures.c.resolution, "how").is_(None), null()), else_=NOW),
-}
 
-SOURCE = ("source_file", "source_line", "await_stack")
+def _this_call(given: Given) -> ColumnElement[bool]:
+    return calls.c.id == given.id_
 
-FUTURE_INSERT = insert(futures).values(
-    **RESOLUTION,
-    execution_id=EXECUTION,
-    run=RUN,
-    coroutine_id=bindparam("c"),
-    seq=bindparam("s"),
-    created_round=bindparam("r"),
-    created_at=now(),
-    **{
-        name: _bind(futures.c[name])
-        for name in (
-            "kind",
-            "function",
-            "first_child",
-            "children",
-            "max_failures",
-            "max_concurrency",
-            "cancel_losers",
-            *SOURCE,
-        )
+
+DONE = Update(
+    "done",
+    calls,
+    {**_THIS, **SETTLED, "arrival": BigInteger},
+    _this_call,
+    lambda given: {
+        **FREE,
+        **_given(given, SETTLED),
+        "phase": Phase.DONE.value,
+        "due": null(),
+        "finished_at": now(),
+        "arrived": given.arrival,
     },
 )
 
-FUTURE_UPDATE = (
-    update(futures)
-    .where(
-        futures.c.execution_id == EXECUTION,
-        futures.c.run == RUN,
-        futures.c.coroutine_id == bindparam("c"),
-        futures.c.seq == bindparam("s"),
-    )
-    .values(**RESOLUTION)
+HANDED = Update(
+    "handed",
+    calls,
+    {**_THIS, **SETTLED, **AT, "r": Integer, "how": calls.c.resolution},
+    _this_call,
+    lambda given: {
+        **FREE,
+        **_given(given, SETTLED),
+        "phase": Phase.DONE.value,
+        "finished_at": now(),
+        "delivered_round": given.r,
+        "resolution": given.how,
+        "resolved_at": given.at,
+    },
+)
+"""Done, and taken by a round of the caller in the same commit."""
+
+AGAIN = Update(
+    "again",
+    calls,
+    {**_THIS, **SETTLED, "wait": Float},
+    _this_call,
+    lambda given: {
+        **FREE,
+        **_given(given, SETTLED),
+        "phase": Phase.QUEUED.value,
+        "due": after(given.wait),
+        "first_failed_at": func.coalesce(calls.c.first_failed_at, now()),
+        "current_run": calls.c.current_run + 1,
+    },
 )
 
-REQUESTED = {
-    name: _bind(calls.c[name])
-    for name in (
-        "id",
-        "execution_id",
-        "run",
-        "coroutine_id",
-        "seq",
-        "call_id",
-        "root_id",
-        "parent_id",
-        "serves",
-        "kind",
-        "function",
-        "input",
-        "options",
-        "token",
-        "created_round",
-        *SOURCE,
-    )
+TAIL = Update(
+    "tail",
+    calls,
+    {
+        **_THIS,
+        "f": calls.c.function,
+        "i": calls.c.input,
+        "said": calls.c.options,
+        "wait": Float,
+    },
+    _this_call,
+    lambda given: {
+        **FREE,
+        **dict.fromkeys((*SETTLED, "details", "first_failed_at"), null()),
+        "phase": Phase.QUEUED.value,
+        "due": after(given.wait),
+        "attempt": 0,
+        "current_run": calls.c.current_run + 1,
+        "asked_function": func.coalesce(calls.c.asked_function, calls.c.function),
+        "asked_input": func.coalesce(calls.c.asked_input, calls.c.input),
+        "function": given.f,
+        "input": given.i,
+        "options": given.said,
+    },
+)
+
+_least = case(
+    (states.c.poll_min_results < states.c.outstanding_calls, states.c.poll_min_results),
+    else_=states.c.outstanding_calls,
+)
+
+ARRIVE = Update(
+    "arrive",
+    states,
+    {**_THIS, "now_arrived": BigInteger},
+    lambda given: states.c.id == given.id_,
+    lambda given: {
+        "arrived": given.now_arrived,
+        # While a worker runs a round, its commit decides when the next one is due.
+        "wake_at": case(
+            (
+                and_(
+                    states.c.worker.is_(None),
+                    given.now_arrived - states.c.delivered >= _least,
+                ),
+                now(),
+            ),
+            else_=states.c.wake_at,
+        ),
+    },
+)
+
+
+# ------------------------------------------------------------------------------------------ states
+
+SUSPEND = Update(
+    "suspend",
+    calls,
+    THAT,
+    lambda given: calls.c.id == given.e,
+    lambda _: {**FREE, "phase": Phase.SUSPENDED.value},
+)
+
+UNHOLD = Update(
+    "unhold",
+    calls,
+    THAT,
+    lambda given: calls.c.id == given.e,
+    lambda _: {"status": null(), "error_message": null()},
+)
+
+POLLED = _columns(
+    states,
+    "next_coroutine_id",
+    "next_call_id",
+    "outstanding_calls",
+    "poll_min_results",
+    "poll_max_results",
+    "poll_max_wait_seconds",
+    "running_seconds",
+    "exit",
+)
+
+_BEGUN = _columns(states, "version", "seed", "semantics", "run")
+
+STATE_INSERT = Insert(
+    "state_insert",
+    states,
+    {**THAT, **POLLED, **_BEGUN, "wait": Float},
+    lambda given: {
+        **_given(given, {**POLLED, **_BEGUN}),
+        "id": given.e,
+        "round": 1,
+        "arrived": 0,
+        "delivered": 0,
+        "wake_at": after(given.wait),
+    },
+)
+
+STATE_UPDATE = Update(
+    "state_update",
+    states,
+    {**THAT, **POLLED, "r": Integer, "taken": BigInteger, "wait": Float},
+    lambda given: states.c.id == given.e,
+    lambda given: {
+        **_given(given, POLLED),
+        "round": given.r,
+        "delivered": states.c.delivered + given.taken,
+        "worker": null(),
+        "wake_at": after(given.wait),
+    },
+)
+
+STATE_DELETE = Delete("state_delete", states, THAT, lambda given: states.c.id == given.e)
+
+
+# -------------------------------------------------------------------------------------- coroutines
+
+_COROUTINE = {**RUN, "c": Integer}
+
+
+def _this_coroutine(given: Given) -> ColumnElement[bool]:
+    return and_(_in_run(coroutines, given), coroutines.c.id == given.c)
+
+
+_SPAWNED = _columns(
+    coroutines, "parent_id", "serves", "kind", "function", "input", "fingerprint", "shielded"
+)
+
+COROUTINE_INSERT = Insert(
+    "coroutine_insert",
+    coroutines,
+    {**_COROUTINE, **AT, **_SPAWNED},
+    lambda given: {
+        **_given(given, _SPAWNED),
+        "execution_id": given.e,
+        "run": given.n,
+        "id": given.c,
+        "phase": CoroutinePhase.SUSPENDED.value,
+        "created_at": given.at,
+    },
+)
+
+_ENDED = _columns(coroutines, "status", "output", "error_type", "error_message", "error_traceback")
+
+COROUTINE_DONE = Update(
+    "coroutine_done",
+    coroutines,
+    {**_COROUTINE, **AT, **_ENDED},
+    _this_coroutine,
+    lambda given: {
+        **_given(given, _ENDED),
+        "phase": CoroutinePhase.DONE.value,
+        "finished_at": given.at,
+    },
+)
+
+COROUTINE_CANCELLED = Update(
+    "coroutine_cancelled", coroutines, _COROUTINE, _this_coroutine, lambda _: {"cancelled": True}
+)
+
+
+# ----------------------------------------------------------------------------------------- futures
+
+SOURCE = ("source_file", "source_line", "await_stack")
+
+_FUTURE = {**RUN, "c": Integer, "s": Integer}
+
+_RESOLUTION = _columns(futures, "pending", "failed", "decided_by")
+
+
+def _resolved(given: Given) -> dict[str, Any]:
+    return {
+        **_given(given, _RESOLUTION),
+        "resolution": given.how,
+        "resolved_at": case((given.how.is_(None), null()), else_=given.at),
+    }
+
+
+_OPENED = _columns(
+    futures,
+    "kind",
+    "function",
+    "first_child",
+    "children",
+    "max_failures",
+    "max_concurrency",
+    "cancel_losers",
+    *SOURCE,
+)
+
+FUTURE_INSERT = Insert(
+    "future_insert",
+    futures,
+    {**_FUTURE, **AT, **_RESOLUTION, **_OPENED, "how": futures.c.resolution, "r": Integer},
+    lambda given: {
+        **_resolved(given),
+        **_given(given, _OPENED),
+        "execution_id": given.e,
+        "run": given.n,
+        "coroutine_id": given.c,
+        "seq": given.s,
+        "created_round": given.r,
+        "created_at": now(),
+    },
+)
+
+FUTURE_UPDATE = Update(
+    "future_update",
+    futures,
+    {**_FUTURE, **AT, **_RESOLUTION, "how": futures.c.resolution},
+    lambda given: and_(
+        _in_run(futures, given), futures.c.coroutine_id == given.c, futures.c.seq == given.s
+    ),
+    _resolved,
+)
+
+
+# ------------------------------------------------------------------------------------------- calls
+
+_REQUESTED = _columns(
+    calls,
+    "id",
+    "execution_id",
+    "run",
+    "coroutine_id",
+    "seq",
+    "call_id",
+    "root_id",
+    "parent_id",
+    "serves",
+    "kind",
+    "function",
+    "input",
+    "options",
+    "token",
+    "created_round",
+    *SOURCE,
+)
+
+_UNTIL = {
+    # A moment, or seconds from now; neither: the clock does not begin or end it.
+    "until": Timestamp,
+    "wait": Float,
+    "deadline_at": Timestamp,
+    "deadline_in": Float,
 }
 
-CALL_INSERT = insert(calls).values(
-    **REQUESTED,
-    phase=Phase.QUEUED.value,
-    # Without a moment and without a time to wait, it is not the clock that begins or ends it.
-    due=func.coalesce(
-        bindparam("until", type_=Timestamp()), after(bindparam("wait", type_=Float()))
-    ),
-    parked=bindparam("parked", type_=Boolean()),
-    deadline=moment("deadline"),
-    created_at=now(),
+
+def _deadline(given: Given) -> ColumnElement[Any]:
+    return func.coalesce(given.deadline_at, after(given.deadline_in))
+
+
+CALL_INSERT = Insert(
+    "call_insert",
+    calls,
+    {**_REQUESTED, **_UNTIL, "parked": Boolean},
+    lambda given: {
+        **_given(given, _REQUESTED),
+        "phase": Phase.QUEUED.value,
+        "due": func.coalesce(given.until, after(given.wait)),
+        "parked": given.parked,
+        "deadline": _deadline(given),
+        "created_at": now(),
+    },
 )
 
-CALL_CANCELLED = insert(calls).values(
-    **REQUESTED,
-    phase=Phase.DONE.value,
-    status=Status.CANCELLED.value,
-    created_at=now(),
-    finished_at=now(),
+CALL_BEGIN = Insert(
+    "call_begin",
+    calls,
+    {
+        **_REQUESTED,
+        "deadline_at": Timestamp,
+        "deadline_in": Float,
+        "parked": Boolean,
+        "worker": Id,
+        "lease": Float,
+    },
+    lambda given: {
+        **_given(given, _REQUESTED),
+        "phase": Phase.RUNNING.value,
+        "claim": 1,
+        "attempt": 1,
+        "worker": given.worker,
+        "lease_expires": after(given.lease),
+        "parked": given.parked,
+        "deadline": _deadline(given),
+        "created_at": now(),
+        "started_at": now(),
+    },
+)
+"""A call that the worker which asks for it begins at once: it is claimed already."""
+
+CALL_CANCELLED = Insert(
+    "call_cancelled",
+    calls,
+    _REQUESTED,
+    lambda given: {
+        **_given(given, _REQUESTED),
+        "phase": Phase.DONE.value,
+        "status": Status.CANCELLED.value,
+        "created_at": now(),
+        "finished_at": now(),
+    },
 )
 
-DELIVERED = (
-    update(calls)
-    .where(
-        calls.c.execution_id == EXECUTION,
-        calls.c.run == RUN,
-        calls.c.call_id == bindparam("call"),
-    )
-    .values(
-        delivered_round=bindparam("r"),
-        resolution=_bind(calls.c.resolution, "how"),
-        resolved_at=NOW,
-        decided_by=_bind(calls.c.decided_by, "timer"),
-        arrived=null(),
-    )
+DELIVERED = Update(
+    "delivered",
+    calls,
+    {
+        **RUN,
+        **AT,
+        "call": Integer,
+        "r": Integer,
+        "how": calls.c.resolution,
+        "timer": calls.c.decided_by,
+    },
+    lambda given: and_(_in_run(calls, given), calls.c.call_id == given.call),
+    lambda given: {
+        "delivered_round": given.r,
+        "resolution": given.how,
+        "resolved_at": given.at,
+        "decided_by": given.timer,
+        "arrived": null(),
+    },
 )
 
 _parked = calls.alias()
@@ -240,8 +443,8 @@ RELEASED = (
         calls.c.id.in_(
             select(_parked.c.id)
             .where(
-                _parked.c.execution_id == EXECUTION,
-                _parked.c.run == RUN,
+                _parked.c.execution_id == bindparam("e", type_=Id()),
+                _parked.c.run == bindparam("n"),
                 _parked.c.parent_id == bindparam("c"),
                 _parked.c.serves == bindparam("s"),
                 _parked.c.parked,
@@ -253,53 +456,93 @@ RELEASED = (
     )
     .values(parked=False, due=now())
 )
+"""Not one of the others: the number of rows that it lets begin differs from row to row."""
 
-END_CALLS = (
-    update(calls)
-    .where(calls.c.execution_id == EXECUTION, calls.c.run == RUN, calls.c.delivered_round.is_(None))
-    .values(
-        delivered_round=bindparam("r"),
-        resolution=Resolution.CANCELLED.value,
-        resolved_at=NOW,
-        arrived=null(),
-    )
+
+# --------------------------------------------------------------------- the end of a run from outside
+
+END_CALLS = Update(
+    "end_calls",
+    calls,
+    {**RUN, **AT, "r": Integer},
+    lambda given: and_(_in_run(calls, given), calls.c.delivered_round.is_(None)),
+    lambda given: {
+        "delivered_round": given.r,
+        "resolution": Resolution.CANCELLED.value,
+        "resolved_at": given.at,
+        "arrived": null(),
+    },
 )
 
-END_COROUTINES = (
-    update(coroutines)
-    .where(
-        coroutines.c.execution_id == EXECUTION,
-        coroutines.c.run == RUN,
-        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
-    )
-    .values(phase=CoroutinePhase.DONE.value, status=Status.CANCELLED.value, finished_at=NOW)
+END_COROUTINES = Update(
+    "end_coroutines",
+    coroutines,
+    {**RUN, **AT},
+    lambda given: and_(
+        _in_run(coroutines, given), coroutines.c.phase == CoroutinePhase.SUSPENDED.value
+    ),
+    lambda given: {
+        "phase": CoroutinePhase.DONE.value,
+        "status": Status.CANCELLED.value,
+        "finished_at": given.at,
+    },
 )
 
-END_FUTURES = (
-    update(futures)
-    .where(
-        futures.c.execution_id == EXECUTION, futures.c.run == RUN, futures.c.resolution.is_(None)
-    )
-    .values(resolution=Resolution.CANCELLED.value, resolved_at=NOW)
+END_FUTURES = Update(
+    "end_futures",
+    futures,
+    {**RUN, **AT},
+    lambda given: and_(_in_run(futures, given), futures.c.resolution.is_(None)),
+    lambda given: {"resolution": Resolution.CANCELLED.value, "resolved_at": given.at},
 )
 
-# Lock order: states, then calls, then coroutines and futures.
-ORDER = (
+
+MARK = Update(
+    "mark",
+    workers,
+    {"w": Id, "batch": BigInteger},
+    lambda given: workers.c.id == given.w,
+    lambda given: {"batch": given.batch},
+)
+"""The number of the batch: what is asked for when nobody has heard whether its COMMIT was made."""
+
+
+# ------------------------------------------------------------------------------------------- order
+
+TOGETHER: tuple[Each, ...] = (
     STATE_INSERT,
     STATE_UPDATE,
     STATE_DELETE,
     SUSPEND,
-    UNHOLD,
     CALL_INSERT,
+    CALL_BEGIN,
     CALL_CANCELLED,
-    DELIVERED,
-    RELEASED,
-    END_CALLS,
+    HANDED,
+    DONE,
     COROUTINE_INSERT,
+    FUTURE_INSERT,
+    MARK,
+)
+"""What no two of them touch the same row with: one statement."""
+
+AFTERWARDS: tuple[Each, ...] = (
+    AGAIN,
+    TAIL,
+    ARRIVE,
+    UNHOLD,
+    DELIVERED,
+    END_CALLS,
     COROUTINE_DONE,
     END_COROUTINES,
     END_FUTURES,
     COROUTINE_CANCELLED,
-    FUTURE_INSERT,
     FUTURE_UPDATE,
 )
+"""What may touch rows that those, or others of these, have written: one after the other."""
+
+
+def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:
+    """The batches in which these are written."""
+    first: dict[Each, Rows] = {each: rows[each] for each in TOGETHER if each in rows}
+    one_by_one: list[dict[Each, Rows]] = [{each: rows[each]} for each in AFTERWARDS if each in rows]
+    return [first, *one_by_one]

@@ -14,10 +14,11 @@ from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
 from rowtine.errors import Cancelled, NotFound, TimedOut, UsageError
-from rowtine.store.calls import lock_calls, lock_states, write_outcomes
 from rowtine.store.committing import Round, cancel_calls, commit
 from rowtine.store.loading import Execution
+from rowtine.store.locks import lock_calls, lock_states
 from rowtine.store.outcomes import Outcome, Settled
+from rowtine.store.recording import write_outcomes
 from rowtine.store.tables import calls, states
 from rowtine.store.types import now
 

@@ -198,6 +198,16 @@ Index(
     sqlite_where=text("arrived IS NOT NULL"),
 )
 Index(
+    "ix_calls_parked",
+    calls.c.execution_id,
+    calls.c.run,
+    calls.c.parent_id,
+    calls.c.serves,
+    calls.c.call_id,
+    postgresql_where=text("parked"),
+    sqlite_where=text("parked"),
+)
+Index(
     "ix_calls_deadline",
     calls.c.deadline,
     postgresql_where=text("deadline IS NOT NULL AND finished_at IS NULL"),
@@ -387,6 +397,8 @@ workers = Table(
     Column("boot_id", Text, nullable=False),
     Column("version", Text),
     Column("functions", JsonText, nullable=False),
+    # The last batch that it committed: asked for when the reply to a COMMIT was lost.
+    Column("batch", BigInteger, nullable=False, server_default=text("0")),
     Column("started_at", Timestamp, nullable=False),
     Column("heartbeat_at", Timestamp, nullable=False),
     PrimaryKeyConstraint("id", name="pk_workers"),

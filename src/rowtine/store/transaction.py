@@ -21,11 +21,11 @@ from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Exit, Incompatible, OneShotScheduler, Output
 from rowtine.core.state import Coroutine
 from rowtine.errors import UsageError
-from rowtine.store.calls import lock_calls, lock_states
 from rowtine.store.committing import Round, commit
 from rowtine.store.details import told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
+from rowtine.store.locks import lock_calls, lock_states
 from rowtine.store.outcomes import Outcome, settled, tail_of
 from rowtine.store.tables import calls
 from rowtine.store.types import now
@@ -95,8 +95,10 @@ def run_round(
             tail=tail_of(output.result, scheduler.codec),
             tail_options=DEFAULT if output.tail_call is None else output.tail_call.options,
         )
-    (held,), _ = commit(connection, scheduler.codec, [Round(execution, output, outcome)])
-    return output if held else Incompatible(f"another round of {execution_id} was faster")
+    committed = commit(connection, scheduler.codec, [Round(execution, output, outcome)])
+    return (
+        output if committed.held[0] else Incompatible(f"another round of {execution_id} was faster")
+    )
 
 
 def _claim_here(connection: Connection, execution: Execution) -> Execution | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, Dialect, Float, Text, bindparam, cast, func
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
@@ -16,6 +18,7 @@ __all__ = [
     "JsonText",
     "Timestamp",
     "after",
+    "among",
     "moment",
     "moment_values",
     "now",
@@ -86,6 +89,43 @@ class JsonText(UserDefinedType[str]):
 @compiles(JsonText, "sqlite")
 def _json_text_sqlite(type_: JsonText, compiler: Any, **kw: Any) -> str:
     return "TEXT"
+
+
+class _Ids(TypeDecorator[Collection[str]]):
+    """Any number of ids as one parameter."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Collection[str] | None, dialect: Dialect) -> Any:
+        ids = sorted(value or ())
+        if dialect.name == "postgresql":
+            return "{" + ",".join(ids) + "}"
+        return msgspec.json.encode(ids).decode()
+
+
+class _Among(FunctionElement[bool]):
+    inherit_cache = True
+
+
+def among(column: ColumnElement[str], name: str = "ids") -> ColumnElement[bool]:
+    """Whether an id is one of those in a parameter.
+
+    However many there are, the statement is the same: SQLAlchemy and the database prepare it once.
+    """
+    return _Among(column, bindparam(name, type_=_Ids()))
+
+
+@compiles(_Among, "postgresql")
+def _among_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+
+
+@compiles(_Among, "sqlite")
+def _among_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({ids}))"
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL it stands for

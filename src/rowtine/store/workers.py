@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, delete, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, literal, select, update
 
 from rowtine.store.tables import workers
 from rowtine.store.types import now, seconds_since
 
-__all__ = ["WorkerRow", "beat", "forget", "forget_stale", "introduce"]
+__all__ = ["Mark", "WorkerRow", "beat", "forget", "forget_stale", "introduce", "made"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,22 @@ class WorkerRow:
     boot_id: str
     version: str | None
     functions: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A batch of commits: the worker that makes it, and its number."""
+
+    worker: str
+    batch: int
+
+
+def made(connection: Connection, mark: Mark) -> bool:
+    """Whether the COMMIT of a batch was made, of which nobody has heard."""
+    return connection.scalar(_BATCH, {"worker": mark.worker}) == mark.batch
+
+
+_BATCH = select(workers.c.batch).where(workers.c.id == bindparam("worker", type_=workers.c.id.type))
 
 
 def introduce(connection: Connection, worker: WorkerRow) -> None:

@@ -3,33 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from rowtine import clock, quiet
 from rowtine.config import Settings
 from rowtine.context import here
+from rowtine.core import eager
 from rowtine.core.coroutine import Slot
+from rowtine.core.exchange import CallRequest, Exit, Incompatible, Input, Output, Poll
 from rowtine.core.payload import Codec
+from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
-from rowtine.core.round import Exit, Incompatible, Input, OneShotScheduler, Output, Poll, frames
-from rowtine.core.state import Coroutine
+from rowtine.core.round import OneShotScheduler, frames
+from rowtine.core.state import Coroutine as StateCoroutine
 from rowtine.core.status import status_for_output
 from rowtine.errors import DecodeError, IncompatibleState, NotFound, Reset
 from rowtine.functions import Function
 from rowtine.probes import Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, RejectedError, loading, rounds
-from rowtine.store.calls import Claimed
-from rowtine.store.committing import Round
+from rowtine.store.calls import Claimed, Seat
+from rowtine.store.committing import Begins, Round
 from rowtine.store.details import told
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.worker import native
-from rowtine.worker.gateway import Gateway
+from rowtine.worker.gateway import NOT_WRITTEN, Gateway, Written
+from rowtine.worker.handoff import End, Handoff, round_input, taken
 from rowtine.worker.heartbeat import beat
+from rowtine.worker.held import Held
 from rowtine.worker.policy import (
     Attempted,
     conclude,
@@ -41,7 +48,7 @@ from rowtine.worker.policy import (
     timeout_of,
 )
 from rowtine.worker.threads import Threads
-from rowtine.worker.warm import Warm, drop
+from rowtine.worker.warm import Kept, Warm, drop, merged
 
 __all__ = ["Executor"]
 
@@ -58,7 +65,10 @@ class _Lost(Exception):
 
 class Executor:
     """Turns claims into commits. Its methods end normally whatever the user's code does; a
-    CancelledError means that this worker must give the claim back."""
+    CancelledError means that this worker must give the claim back.
+
+    `begin` is given the calls that a round has made and this worker has claimed with it.
+    """
 
     def __init__(
         self,
@@ -69,6 +79,9 @@ class Executor:
         version: str | None,
         probe: Probe,
         worker: str,
+        held: Held,
+        begin: Callable[[Claimed], None],
+        turn: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:
         self.worker = worker
         self.registry = registry
@@ -77,10 +90,15 @@ class Executor:
         self.settings = settings
         self.version = version
         self.probe = probe
+        self.held = held
+        self.begin = begin
         self.threads = Threads()
         self.warm = Warm(settings.warm)
-        self.abandoned = 0
-        """Threads whose call has timed out and that have not ended yet."""
+        self.handoff = Handoff(
+            self.warm,
+            settings.poll_max_results,
+            lambda kept, ends: turn(kept.execution.id, self._turn(kept, ends)),
+        )
         self.spent: set[str] = set()
         """Calls whose body has begun and must not begin again, should we have to give them back."""
 
@@ -141,10 +159,10 @@ class Executor:
             raise
 
     def _abandon(self, future: asyncio.Future[Any]) -> None:
-        self.abandoned += 1
+        self.held.abandoned += 1
 
         def ended(_: asyncio.Future[Any]) -> None:
-            self.abandoned -= 1
+            self.held.abandoned -= 1
 
         future.add_done_callback(ended)
 
@@ -165,13 +183,15 @@ class Executor:
             options=claimed.options,
             deadline=claimed.deadline,
             details=claimed.details,
+            seat=claimed.seat,
         )
         input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
         output, seconds = await self._run(function, execution, input, None)
         self.probe("round", execution.id)
         match output:
             case Poll():
-                await self._suspend(execution, output, seconds, _NONE)
+                self.held.committing.add(claimed.id)
+                await self._suspend(Round(execution, output, None, seconds), output, _NONE)
             case Exit():
                 await self._record(claimed, function, output.result)
             case Incompatible():
@@ -182,17 +202,104 @@ class Executor:
         self, claimed: Claimed, function: Function[..., Any], result: CoroutineResult
     ) -> None:
         self.probe("ran", claimed.id)
+        self.held.committing.add(claimed.id)
         outcome = self._conclude(claimed, claimed.claim, function, result)
-        if await self._commit(outcome):
+        if await self._end(outcome, outcome, claimed.seat):
             self.probe("recorded", claimed.id)
         else:
             log.warning("%s: the outcome came too late, the call is no longer ours", claimed.id)
+        self.held.release([claimed.id])
+
+    async def _end(self, what: Outcome | Round, outcome: Outcome, seat: Seat | None) -> bool:
+        """Write how a call ended, with the next round of its caller if that is warm here; whether
+        its fence held."""
+        end = self.handoff.offer(what, outcome, seat)
+        if end is None:
+            return (await self._commit(what)).held
+        recorded = False
+        try:
+            written = await end.written
+            recorded = (await self._commit(what)).held if written is None else written
+        finally:
+            if not end.recorded.done():
+                end.recorded.set_result(recorded)
+        return recorded
+
+    # -- a warm execution
+
+    async def _turn(self, kept: Kept, ends: Sequence[End]) -> None:
+        """Run the next round of a warm execution, with what has ended here."""
+        id = kept.execution.id
+        try:
+            await self._take_turn(kept, ends)
+        finally:
+            for end in ends:
+                if not end.written.done():
+                    end.written.set_result(None)
+            self.held.rounds.discard(id)
+            self.handoff.over(id)
+
+    async def _take_turn(self, kept: Kept, ends: Sequence[End]) -> None:
+        now = self.gateway.now(kept.execution.now)
+        execution = replace(kept.execution, now=now)
+        function = self.registry.function(execution.function)
+        self._enter(execution)
+        slots, body = kept.slots, self.registry.body
+        loader = _Loader(self.gateway, lambda c: Rows(c, body, execution, None, slots))
+        running = eager.start(self._run(function, execution, round_input(kept, ends, now), loader))
+        given = taken(ends)
+        try:
+            if not eager.over(running):
+                given = {}
+                if not await self._take_longer(execution, ends):
+                    raise _Lost
+            output, seconds = await running
+        except BaseException as error:
+            running.cancel()
+            await asyncio.wait([running])
+            drop(kept.slots)
+            if isinstance(error, _Lost):
+                return
+            raise
+        self.probe("round", execution.id)
+        if isinstance(output, Incompatible):
+            drop(kept.slots)
+            await self._hold(execution.id, output.message)
+            return
+        held = await self._end_round(
+            Round(execution, output, None, seconds, given), function, kept.slots
+        )
+        for end in ends:
+            if held and not end.written.done():
+                end.written.set_result(True)
+
+    async def _take_longer(self, execution: Execution, ends: Sequence[End]) -> bool:
+        """The round reads, or awaits natively. What it was given does not wait for that, and nobody
+        else is to run this round meanwhile; False if somebody does, or an end was refused."""
+        stand, lease = execution.stand, self.settings.lease
+        mine = await self.gateway.write(
+            lambda connection: rounds.adopt(connection, self.worker, execution.id, stand, lease)
+        )
+        if mine:
+            self.held.rounds.add(execution.id)
+        self.handoff.takes_long(execution.id)
+        for end in ends:
+            end.written.set_result(None)
+        recorded = [await end.recorded for end in ends]
+        return mine and all(recorded)
 
     # -- a claimed execution
 
+    def leave_to_turn(self, execution_id: str) -> bool:
+        """Whether a turn of an execution that was claimed is on its way. Its commit says when the
+        next round is due; should it fail, the claim lapses."""
+        return self.handoff.busy(execution_id)
+
     async def round(self, execution_id: str) -> None:
         """Run the next round of a suspended execution."""
-        stand, slots = self.warm.take(execution_id)
+        kept = self.warm.take(execution_id)
+        slots = _NONE if kept is None else kept.slots
+        stand = None if kept is None else kept.execution.stand
         try:
             loaded = await self.gateway.read(
                 lambda connection: loading.load(
@@ -210,51 +317,99 @@ class Executor:
         if execution.seen_round is None:
             drop(slots)
             return  # it has ended since it was claimed
-        if (execution.run, execution.seen_round) != stand:
+        if execution.stand != stand:
             drop(slots)
             slots = _NONE
+            kept = None
         try:
-            await self._later_round(loaded, slots)
+            await self._later_round(loaded, slots, kept)
         except _Lost:
             drop(slots)
 
-    async def _later_round(self, loaded: Loaded, slots: Mapping[int, Slot]) -> None:
+    async def _later_round(
+        self, loaded: Loaded, slots: Mapping[int, Slot], kept: Kept | None
+    ) -> None:
         execution = loaded.execution
         function = self.registry.function(execution.function)
         self._enter(execution)
-        output, seconds = await self._run(
-            function, execution, loaded.input, _Loader(self.gateway, loaded.rows)
-        )
+        loader = _Loader(self.gateway, lambda c: replace(loaded.rows, connection=c))
+        output, seconds = await self._run(function, execution, loaded.input, loader)
         self.probe("round", execution.id)
-        match output:
-            case Incompatible():
-                drop(slots)
-                await self._hold(execution.id, output.message)
-            case Poll():
-                await self._suspend(execution, output, seconds, slots)
-            case Exit():
-                outcome = self._conclude(execution, None, function, output.result)
-                drop(slots)
-                if await self._commit(Round(execution, output, outcome)):
-                    self.probe("committed", execution.id)
+        if isinstance(output, Incompatible):
+            drop(slots)
+            await self._hold(execution.id, output.message)
+            return
+        await self._end_round(Round(execution, output, None, seconds), function, slots, kept)
 
-    async def _suspend(
-        self, execution: Execution, output: Poll, seconds: float, slots: Mapping[int, Slot]
-    ) -> None:
-        """Commit a round that ended in a poll, and keep its frames if it was ours to commit."""
-        suspended = {**slots, **frames(output.state)}
-        try:
-            held = await self._commit(Round(execution, output, None, seconds))
-        except BaseException:
-            drop(suspended)
-            raise
+    async def _end_round(
+        self,
+        round: Round,
+        function: Function[..., Any],
+        slots: Mapping[int, Slot],
+        kept: Kept | None = None,
+    ) -> bool:
+        """Write a round that has run; whether its fence held."""
+        execution, output = round.execution, round.output
+        if isinstance(output, Poll):
+            return await self._suspend(round, output, slots, kept)
+        drop(slots)
+        outcome = self._conclude(execution, None, function, output.result)
+        held = await self._end(replace(round, outcome=outcome), outcome, execution.seat)
         if held:
             self.probe("committed", execution.id)
-            number = 1 if execution.seen_round is None else execution.seen_round + 1
-            self.warm.keep(execution.id, (execution.run, number), suspended)
-        else:
+        return held
+
+    async def _suspend(
+        self, round: Round, output: Poll, slots: Mapping[int, Slot], kept: Kept | None = None
+    ) -> bool:
+        """Commit a round that ended in a poll, keep its frames if it was ours to commit, and begin
+        the calls that it made, as far as there is room."""
+        execution = round.execution
+        begins = self._begins(output)
+        suspended = {**slots, **frames(output.state)}
+        try:
+            written = await self._commit(replace(round, begins=begins))
+        except BaseException:
+            drop(suspended)
+            self.held.release(begins.ids.values())
+            raise
+        self.held.release([execution.id])
+        self.held.release(set(begins.ids.values()) - written.begun)
+        if not written.held:
             log.info("%s: another worker's round was faster", execution.id)
             drop(suspended)
+            return False
+        self.probe("committed", execution.id)
+        self._keep(round, output, kept)
+        for call in output.calls:
+            if (id := begins.ids.get(call.call_id)) is not None and id in written.begun:
+                self.begin(_begun(id, call, execution, written.at))
+        return True
+
+    def _keep(self, round: Round, output: Poll, kept: Kept | None) -> None:
+        execution = round.execution
+        number = 1 if execution.seen_round is None else execution.seen_round + 1
+        stands = replace(
+            execution, seen_round=number, held=False, running_seconds=round.running_seconds
+        )
+        self.warm.keep(stands, merged(kept, output.state))
+
+    def _begins(self, output: Poll) -> Begins:
+        """The calls of a round that begin at once: those that can, as far as there is room."""
+        room = self.held.room()
+        ready = (call.call_id for call in output.calls if self._can_begin(call))
+        ids = {call_id: clock.new_id() for call_id in itertools.islice(ready, room)}
+        for id in ids.values():
+            self.held.calls[id] = 1  # from before its commit: a claim must know it as ours
+        return Begins(self.worker, self.settings.lease, ids)
+
+    def _can_begin(self, call: CallRequest) -> bool:
+        return (
+            call.kind is Kind.FUNCTION
+            and not call.parked
+            and not call.options.delay
+            and isinstance(self.registry.find(call.function), Function)
+        )
 
     # -- parts
 
@@ -282,11 +437,13 @@ class Executor:
             )
         )
 
-    async def _commit(self, item: Round | Outcome) -> bool:
+    async def _commit(self, item: Round | Outcome) -> Written:
         """Commit; what the database will not take becomes the error of its call."""
         try:
             return await self.gateway.commit(item)
         except RejectedError as error:
+            if isinstance(item, Round) and item.taken:
+                return NOT_WRITTEN  # each part by itself: then it shows which one it is
             log.exception("the database refused what a call came to")
             refused = settled(failure(error, self.codec), self.codec)
             if isinstance(item, Outcome):
@@ -316,15 +473,17 @@ class Executor:
         quiet.install()
         began = clock.monotonic()
         timeout = timeout_of(execution, function)
-        left = None if timeout is None else max(0.0, timeout - execution.running_seconds)
-        limit = asyncio.timeout(left)
-        try:
-            async with limit:
-                output = await scheduler.run(input, loader)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            output = Exit(failure(_timed_out(function, timeout), self.codec))
+        if timeout is None:
+            output = await scheduler.run(input, loader)
+        else:
+            limit = asyncio.timeout(max(0.0, timeout - execution.running_seconds))
+            try:
+                async with limit:
+                    output = await scheduler.run(input, loader)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                output = Exit(failure(_timed_out(function, timeout), self.codec))
         if isinstance(output, Poll):
             native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began
@@ -333,33 +492,63 @@ class Executor:
 class _Loader:
     """Reads what a round turns out to need, if the execution still stands where it did."""
 
-    def __init__(self, gateway: Gateway, rows: Rows) -> None:
+    def __init__(self, gateway: Gateway, rows: Callable[[Connection], Rows]) -> None:
         self.gateway = gateway
         self.rows = rows
 
     async def _read(self, read: Callable[[Rows], T]) -> T:
         def transaction(connection: Connection) -> T:
-            rows = replace(self.rows, connection=connection)
+            rows = self.rows(connection)
             if not rows.current():
                 raise _Lost
             return read(rows)
 
         return await self.gateway.read(transaction)
 
-    async def coroutines(self, ids: Sequence[int] | None) -> Sequence[Coroutine]:
+    async def coroutines(self, ids: Sequence[int] | None) -> Sequence[StateCoroutine]:
         return await self._read(lambda rows: rows.coroutines(ids))
 
-    async def counters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+    async def counters(self, ids: Sequence[int]) -> Sequence[StateCoroutine]:
         return await self._read(lambda rows: rows.counters(ids))
 
-    async def results(self, coroutine: Coroutine) -> Sequence[CoroutineResult]:
+    async def results(self, coroutine: StateCoroutine) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.results(coroutine))
 
-    async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+    async def waiters(self, ids: Sequence[int]) -> Sequence[StateCoroutine]:
         return await self._read(lambda rows: rows.waiters(ids))
 
     async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.ended_among(ids))
+
+
+def _begun(id: str, call: CallRequest, caller: Execution, at: datetime) -> Claimed:
+    """A call that was inserted as claimed, as a claim would have found it."""
+    deadline = call.options.deadline
+    if deadline is not None and not isinstance(deadline, datetime):
+        deadline = at + timedelta(seconds=deadline)
+    return Claimed(
+        id=id,
+        claim=1,
+        function=call.function,
+        input=call.input,
+        attempt=1,
+        run=0,
+        caller_id=caller.id,
+        root_id=caller.root_id,
+        failing_for=0.0,
+        began=at,
+        deadline=deadline,
+        options=call.options,
+        seat=Seat(
+            caller.run,
+            call.coroutine_id,
+            call.seq,
+            call.call_id,
+            call.parent_id,
+            call.serves,
+            limited=call.parked is not None,
+        ),
+    )
 
 
 def _timed_out(function: Function[..., Any], timeout: float | None) -> TimeoutError:

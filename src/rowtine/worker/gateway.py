@@ -5,46 +5,85 @@ loop only queues what it wants, and waits.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from datetime import UTC, datetime, timedelta
+from typing import NamedTuple, TypeVar
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.store import Connection, Database, TransientError, committing
-from rowtine.store.committing import Round
+from rowtine.store import Connection, Database, TransientError, committing, workers
+from rowtine.store.committing import Committed, Round
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
 
-__all__ = ["Gateway"]
+__all__ = ["NOT_WRITTEN", "Gateway", "Written"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("rowtine")
 
 
+class Written(NamedTuple):
+    """What became of a round or an outcome."""
+
+    held: bool
+    """Whether its fence held. If not, nothing was written."""
+    at: datetime
+    """When, by the database's clock."""
+    begun: set[str]
+    """The calls of this batch that begin at once."""
+
+
+NOT_WRITTEN = Written(held=False, at=datetime.min.replace(tzinfo=UTC), begun=set())
+
+
 @dataclass(slots=True)
 class _Intent:
-    """A round or an outcome on its way to a commit; `held` says whether its fence did."""
+    """A round or an outcome on its way to a commit."""
 
     item: Round | Outcome
-    held: asyncio.Future[bool] = field(
+    written: asyncio.Future[Written] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
 class Gateway:
-    """Reads, writes, and the committer: while one batch commits, the next one gathers."""
+    """Reads, writes, and the committer: while one batch commits, the next one gathers.
 
-    def __init__(self, database: Database, codec: Codec, readers: int = 2) -> None:
+    `worker` has a row in which each batch leaves its number. `heard` is told what was committed.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        codec: Codec,
+        worker: str | None = None,
+        heard: Callable[[Committed], None] = lambda _: None,
+        readers: int = 2,
+    ) -> None:
         self.database = database
         self.codec = codec
+        self._worker = worker
+        self._heard = heard
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
         self._waiting: list[_Intent] = []
         self._committing: asyncio.Task[None] | None = None
+        self._batches = itertools.count(1)
+        self._time: tuple[datetime, float] | None = None
+
+    def now(self, not_before: datetime | None = None) -> datetime | None:
+        """The database's time as far as this process knows it, which lags by the time that a
+        reply takes; None before it was first told. This machine's clock may be an hour wrong."""
+        if self._time is None:
+            return not_before
+        at, then = self._time
+        now = at + timedelta(seconds=clock.monotonic() - then)
+        return now if not_before is None else max(now, not_before)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a reading transaction; again, after a while, if the database is away."""
@@ -75,8 +114,8 @@ class Gateway:
                 log.warning("%s (try %d)", error, failures)
                 await asyncio.sleep(backoff(failures, clock.jitter()))
 
-    async def commit(self, item: Round | Outcome) -> bool:
-        """Commit a round or an outcome, together with whatever else waits; whether its fence held.
+    async def commit(self, item: Round | Outcome) -> Written:
+        """Commit a round or an outcome, together with whatever else waits.
 
         The commit itself is not cancelled with the caller: it is on its way.
         """
@@ -84,7 +123,7 @@ class Gateway:
         self._waiting.append(intent)
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all(), name="rowtine-committer")
-        return await asyncio.shield(intent.held)
+        return await intent.written
 
     async def _commit_all(self) -> None:
         try:
@@ -99,7 +138,8 @@ class Gateway:
             await self._commit_together(batch)
         except Exception as error:  # whatever it was, nobody may wait for ever
             if len(batch) == 1:
-                batch[0].held.set_exception(error)
+                if not batch[0].written.done():
+                    batch[0].written.set_exception(error)
                 return
             # One of them cannot be written; alone, it fails alone.
             for intent in batch:
@@ -108,19 +148,27 @@ class Gateway:
     async def _commit_together(self, batch: Sequence[_Intent]) -> None:
         ran = [intent for intent in batch if isinstance(intent.item, Round)]
         ended = [intent for intent in batch if isinstance(intent.item, Outcome)]
+        rounds = [intent.item for intent in ran if isinstance(intent.item, Round)]
+        outcomes = [intent.item for intent in ended if isinstance(intent.item, Outcome)]
+        worker = self._worker
+        mark = None if worker is None else workers.Mark(worker, next(self._batches))
+        done: Committed | None = None
 
-        def transaction(connection: Connection) -> tuple[list[bool], list[bool]]:
-            return committing.commit(
-                connection,
-                self.codec,
-                [intent.item for intent in ran if isinstance(intent.item, Round)],
-                [intent.item for intent in ended if isinstance(intent.item, Outcome)],
-            )
+        def transaction(connection: Connection) -> Committed:
+            nonlocal done
+            if done is not None and mark is not None and workers.made(connection, mark):
+                return done  # only the reply to its COMMIT was lost
+            done = committing.commit(connection, self.codec, rounds, outcomes, mark)
+            return done
 
-        won, recorded = await self.write(transaction)
-        for intent, held in zip((*ran, *ended), (*won, *recorded), strict=True):
-            if not intent.held.done():
-                intent.held.set_result(held)
+        committed = await self.write(transaction)
+        self._time = committed.at, clock.monotonic()
+        for intent, held in zip(
+            (*ran, *ended), (*committed.held, *committed.recorded), strict=True
+        ):
+            if not intent.written.done():
+                intent.written.set_result(Written(held, committed.at, committed.begun))
+        self._heard(committed)
 
     async def drained(self) -> None:
         """Wait until nothing is left to commit."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from rowtine.errors import DatabaseError
-from rowtine.store import Database, TransientError, calls, rounds, workers
+from rowtine.store import Database, TransientError, leases, rounds, workers
 from rowtine.store.workers import WorkerRow
+from rowtine.worker.held import Snapshot, lost_of
 from rowtine.worker.policy import heartbeat_interval
 
 __all__ = ["Heartbeat", "beat"]
@@ -25,22 +26,18 @@ class Heartbeat:
         database: Database,
         worker: WorkerRow,
         lease: float,
+        held: Callable[[], Snapshot],
         lost: Callable[[set[str]], None],
         alive: Callable[[], bool],
     ) -> None:
         self._database = database
         self._worker = worker
         self._lease = lease
+        self._held = held
         self._lost = lost
         self._alive = alive
-        self._calls: Mapping[str, int] = {}
-        self._rounds: frozenset[str] = frozenset()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rowtine-heartbeat", daemon=True)
-
-    def holds(self, calls: Mapping[str, int], rounds: set[str]) -> None:
-        """What is held now: id and claim of calls, ids of executions whose round runs."""
-        self._calls, self._rounds = dict(calls), frozenset(rounds)
 
     def start(self) -> None:
         self._thread.start()
@@ -63,16 +60,14 @@ class Heartbeat:
                 log.warning("no heartbeat: %s", error)
 
     def _beat(self) -> None:
-        held, running = self._calls, self._rounds
+        held = self._held()
         with self._database.writing() as connection:
-            rounds.renew_rounds(connection, self._worker.id, running, self._lease)
-            mine = calls.renew(connection, list(held.items()), self._lease)
+            rounds.renew_rounds(connection, self._worker.id, held.rounds, self._lease)
+            mine = leases.renew(connection, list(held.calls.items()), self._lease)
             if not workers.beat(connection, self._worker.id):
                 workers.introduce(connection, self._worker)
             workers.forget_stale(connection, 10 * self._lease)
-        # What has ended meanwhile is not lost.
-        lost = {id for id in held.keys() - mine if self._calls.get(id) == held[id]}
-        if lost:
+        if lost := lost_of(held, mine, self._held()):
             self._lost(lost)
 
 
@@ -85,7 +80,7 @@ def beat(
     """
     try:
         with database.writing() as connection:
-            return calls.heartbeat(connection, held, worker, lease, details)
+            return leases.heartbeat(connection, held, worker, lease, details)
     except TransientError as error:
         log.warning("%s: no heartbeat: %s", held[0], error)
         return True

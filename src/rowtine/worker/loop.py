@@ -17,16 +17,29 @@ import msgspec
 
 from rowtine import clock, quiet
 from rowtine.config import Settings
+from rowtine.core import eager
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
-from rowtine.store import Connection, Database, calls, rounds, schema, stopping, workers
+from rowtine.store import (
+    Connection,
+    Database,
+    calls,
+    leases,
+    recording,
+    rounds,
+    schema,
+    stopping,
+    workers,
+)
 from rowtine.store.calls import Claimed
+from rowtine.store.committing import Committed
 from rowtine.worker.execute import Executor
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
-from rowtine.worker.policy import heartbeat_interval, poll_wait, room
+from rowtine.worker.held import Held, lost_of
+from rowtine.worker.policy import heartbeat_interval, poll_wait
 from rowtine.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
@@ -69,8 +82,11 @@ class Worker:
         self._stopping = False
         self._at_once = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._held: dict[str, int] = {}
-        self._rounds: set[str] = set()
+        self._held = Held(self.settings.concurrency)
+        self._more = False
+        """Whether the last claim took as much as it wanted: there may be more of it."""
+        self._look_at = 0.0
+        """When to look for what the clock has made due, by the clock of this process."""
 
     # -- its life
 
@@ -80,21 +96,31 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         schema.check(self.database)
         quiet.install()
-        gateway = Gateway(self.database, self.codec)
+        gateway = Gateway(self.database, self.codec, self.id, self._heard)
         executor = Executor(
-            self.registry, self.codec, gateway, self.settings, self.version, self.probe, self.id
+            self.registry,
+            self.codec,
+            gateway,
+            self.settings,
+            self.version,
+            self.probe,
+            self.id,
+            self._held,
+            lambda call: self._spawn(call.id, executor.call(call)),
+            self._spawn,
         )
         lease = self.settings.lease
         watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
-        heartbeat = Heartbeat(self.database, self._row(), lease, self._lost, watchdog.alive)
+        heartbeat = Heartbeat(
+            self.database, self._row(), lease, self._held.snapshot, self._lost, watchdog.alive
+        )
         await gateway.write(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
         try:
             while not self._stopping:
-                claimed = await self._claim(gateway, executor)
-                heartbeat.holds(self._held, self._rounds)
-                self._begin(executor, heartbeat, *claimed)
-                await self._wait(executor, found=any(claimed))
+                await self._look(gateway)
+                self._begin(executor, *await self._claim(gateway))
+                await self._wait()
             await self._finish_running(gateway)
         finally:
             await self._end(gateway, executor, heartbeat)
@@ -114,6 +140,7 @@ class Worker:
             for task in self._tasks.values():
                 task.cancel()
         self._stopping = True
+        self._held.concurrency = 0  # what is made from now on is left to others
         self._wake.set()
 
     def wake(self) -> None:
@@ -121,7 +148,11 @@ class Worker:
         loop = self._loop
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake.set)
+                loop.call_soon_threadsafe(self._wake_up)
+
+    def _wake_up(self) -> None:
+        self._more = True
+        self._wake.set()
 
     def run_until_signalled(self) -> None:
         """`run` in the main thread; SIGTERM and SIGINT stop it, a second one stops it at once."""
@@ -141,62 +172,75 @@ class Worker:
 
     # -- claiming
 
-    async def _claim(self, gateway: Gateway, executor: Executor) -> tuple[list[str], list[Claimed]]:
-        """Answer due timers, recover lost leases, take what fits."""
-        lease, version = self.settings.lease, self.version
-        functions = self.registry.functions()
-        # Rounds have places of their own: calls that take long must not hold up their callers.
-        for_calls = self._room(executor)
-        for_rounds = room(self.settings.concurrency, len(self._rounds), 0)
-        if not await gateway.read(
-            lambda connection: calls.anything_due(
-                connection, functions, calls_too=for_calls > 0, rounds_too=for_rounds > 0
-            )
-        ):
-            return [], []
+    async def _look(self, gateway: Gateway) -> None:
+        """See to what the clock makes due: timers, deadlines, lost leases, what waits for a later
+        moment. A read, so that an idle worker writes nothing."""
+        if clock.monotonic() < self._look_at:
+            return
+        due = await gateway.read(lambda connection: calls.due(connection, self._functions()))
+        interval = poll_wait(self.settings.poll_interval, clock.jitter())
+        left = interval if due.next_in is None else min(interval, due.next_in)
+        self._look_at = clock.monotonic() + left
+        self._more = self._more or due.work
+        if not (due.clocked or due.late or due.lost):
+            return
 
-        held, tries = dict(self._held), 0
+        def see_to(connection: Connection) -> None:
+            recording.fire_timers(connection, _TIMERS_AT_ONCE)
+            for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
+                log.warning("%s: its deadline has passed", id)
+            for id in leases.recover(connection, _RECOVERED_AT_ONCE):
+                log.warning("%s: its worker was lost, it is queued again", id)
+
+        await gateway.write(see_to)
+        self._look_at = 0.0  # there may be more than were seen to at once
+        self._more = True
+
+    async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
+        """Take what fits, if there may be something."""
+        lease, version, functions = self.settings.lease, self.version, self._functions()
+        for_calls, for_rounds = self._held.room(), self._held.room_for_rounds()
+        if not self._more or for_calls + for_rounds == 0:
+            return [], []
+        self._more = False
+        tries = 0
 
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
             nonlocal tries
             tries += 1
             if tries > 1:  # what the try before has claimed, if only its reply was lost
-                calls.give_back_unknown(connection, self.id, held)
-            calls.fire_timers(connection, _TIMERS_AT_ONCE)
-            for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
-                log.warning("%s: its deadline has passed", id)
-            for id in calls.recover(connection, _RECOVERED_AT_ONCE):
-                log.warning("%s: its worker was lost, it is queued again", id)
+                leases.give_back_unknown(connection, self.id, self._held.snapshot().calls)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
             claimed = calls.claim(connection, self.id, functions, for_calls, lease)
             self.probe("claiming")
             return woken, claimed
 
-        claimed = await gateway.write(claim)
+        woken, claimed = await gateway.write(claim)
+        # As much as was wanted, or no room for what there may be.
+        self._more = len(woken) >= for_rounds or len(claimed) >= for_calls
         self.probe("claimed")
-        return claimed
+        return woken, claimed
 
-    def _room(self, executor: Executor) -> int:
-        return room(self.settings.concurrency, len(self._held), executor.abandoned)
+    def _functions(self) -> list[str]:
+        return self.registry.functions()
 
-    def _begin(
-        self, executor: Executor, heartbeat: Heartbeat, woken: list[str], claimed: list[Claimed]
-    ) -> None:
+    def _begin(self, executor: Executor, woken: list[str], claimed: list[Claimed]) -> None:
         for id in woken:
-            self._held.pop(id, None)  # it has suspended, whether its task has heard of it or not
-            self._rounds.add(id)
-            self._spawn(id, executor.round(id), heartbeat)
+            self._held.rounds.add(id)
+            if not executor.leave_to_turn(id):
+                self._held.release([id])  # it has suspended, whether its task has heard or not
+                self._spawn(id, executor.round(id))
         for call in claimed:
-            self._held[call.id] = call.claim
-            self._spawn(call.id, executor.call(call), heartbeat)
-        heartbeat.holds(self._held, self._rounds)
+            self._held.calls[call.id] = call.claim
+            self._held.committing.discard(call.id)
+            self._spawn(call.id, executor.call(call))
 
-    def _spawn(self, id: str, work: Coroutine[Any, Any, None], heartbeat: Heartbeat) -> None:
+    def _spawn(self, id: str, work: Coroutine[Any, Any, None]) -> None:
         if (earlier := self._tasks.get(id)) is not None:
             # Its commit is through and it was about to end, or it is a zombie: whichever, what
             # was claimed anew is not to wait for it.
             earlier.cancel()
-        task = asyncio.create_task(work, name=f"rowtine-{id}")
+        task = eager.start(work, name=f"rowtine-{id}")
         self._tasks[id] = task
 
         def done(task: asyncio.Task[None]) -> None:
@@ -205,24 +249,37 @@ class Worker:
             del self._tasks[id]
             if task.cancelled():
                 return  # still held: given back at the end
-            self._held.pop(id, None)
-            self._rounds.discard(id)
-            heartbeat.holds(self._held, self._rounds)
+            self._held.release([id])
+            self._held.rounds.discard(id)
             if (error := task.exception()) is not None:
                 log.error("%s could not be run", id, exc_info=error)
-            self._wake.set()
+            if self._more:
+                self._wake.set()
             self.notify()
 
         task.add_done_callback(done)
 
-    async def _wait(self, executor: Executor, *, found: bool) -> None:
+    def _heard(self, committed: Committed) -> None:
+        """A batch was committed: is there more to do?"""
+        if committed.due_in is None:
+            return
+        if committed.due_in <= 0:
+            self._more = True
+            self._wake.set()
+        elif (at := clock.monotonic() + committed.due_in) < self._look_at:
+            self._look_at = at
+            self._wake.set()
+
+    async def _wait(self) -> None:
         """Until something may be due: a commit of ours, a free place, or the next look."""
-        if found and self._room(executor) > 0:
+        if self._more and self._held.room() > 0:
             await asyncio.sleep(0)
             return
-        with suppress(TimeoutError):
-            async with asyncio.timeout(poll_wait(self.settings.poll_interval, clock.jitter())):
-                await self._wake.wait()
+        left = self._look_at - clock.monotonic()
+        if left > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
         self._wake.clear()
 
     def _lost(self, ids: set[str]) -> None:
@@ -235,7 +292,7 @@ class Worker:
     def _drop(self, ids: set[str]) -> None:
         for id in ids:
             log.warning("%s: the lease was lost", id)
-            self._held.pop(id, None)
+            self._held.release([id])
             if (task := self._tasks.get(id)) is not None:
                 task.cancel()
 
@@ -244,12 +301,11 @@ class Worker:
     async def _finish_running(self, gateway: Gateway) -> None:
         if self._tasks and not self._at_once:
             # Calls that were cancelled meanwhile, the losers of a race say, are not waited for.
-            held, lease = dict(self._held), self.settings.lease
+            held, lease = self._held.snapshot(), self.settings.lease
             mine = await gateway.write(
-                lambda connection: calls.renew(connection, list(held.items()), lease)
+                lambda connection: leases.renew(connection, list(held.calls.items()), lease)
             )
-            # What has ended meanwhile is not lost.
-            self._drop({id for id in held.keys() - mine if self._held.get(id) == held[id]})
+            self._drop(lost_of(held, mine, self._held.snapshot()))
         if self._tasks and not self._at_once:
             await asyncio.wait(self._tasks.values(), timeout=self.settings.grace)
         for task in self._tasks.values():
@@ -261,11 +317,11 @@ class Worker:
         heartbeat.stop()
         await gateway.drained()
         executor.warm.clear()
-        held, woken = list(self._held.items()), set(self._rounds)
+        held, woken = list(self._held.calls.items()), set(self._held.rounds)
 
         def leave(connection: Connection) -> None:
             rounds.release_rounds(connection, self.id, woken)
-            calls.give_back(connection, held, executor.spent)
+            leases.give_back(connection, held, executor.spent)
             workers.forget(connection, self.id)
 
         try:

@@ -1,64 +1,153 @@
-"""The frames that a worker keeps between two rounds of an execution: a bounded LRU."""
+"""The executions that a worker keeps in memory between two rounds: a bounded LRU.
+
+Nothing is only here: a warm execution saves reading and rebuilding what its rows say too. It is
+valid for the run and round after which it was kept, and belongs to whoever takes it.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rowtine.core.coroutine import Slot
+from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, Future, RaceFuture, Remaining
+from rowtine.core.phases import Kind
+from rowtine.core.state import Coroutine, State
+from rowtine.store.loading import Execution
 
-__all__ = ["Warm"]
+__all__ = ["Kept", "Warm", "drop", "merged"]
 
-
-Stand = tuple[int, int]
-"""The run and the round after which frames were kept: rounds begin anew with each run."""
+_SMALL = 100
+"""Members up to which the results of a join are kept, and not read again when it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
-    stand: Stand
-    slots: Mapping[int, Slot]
+class Kept:
+    """A suspended execution, as its last round left it."""
+
+    execution: Execution
+    state: State
+
+    @property
+    def slots(self) -> Mapping[int, Slot]:
+        """Its frames, by coroutine."""
+        return {
+            id: coroutine.coroutine.slot
+            for id, coroutine in self.state.suspended.items()
+            if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
+        }
 
 
 class Warm:
-    """Keeps the frames of up to `limit` suspended executions; dropping one runs no user code.
-
-    Frames are valid for the run and round after which they were kept, and belong to whoever takes
-    them: a round that loses its commit drops them, and the next one rebuilds.
-    """
+    """Keeps executions with up to `limit` coroutines in all; dropping one runs no user code."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
+        self._coroutines = 0
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def take(self, execution_id: str) -> tuple[Stand | None, Mapping[int, Slot]]:
-        """Where an execution stood and its frames: (None, {}) if none are kept."""
+    def take(self, execution_id: str) -> Kept | None:
+        """An execution that is kept, which from now on it is not."""
         kept = self._kept.pop(execution_id, None)
-        return (None, {}) if kept is None else (kept.stand, kept.slots)
+        if kept is not None:
+            self._coroutines -= len(kept.state.suspended)
+        return kept
 
-    def keep(self, execution_id: str, stand: Stand, slots: Mapping[int, Slot]) -> None:
-        """Keep frames; the execution used longest ago makes room."""
-        warm = {id: slot for id, slot in slots.items() if slot.warm}
-        if self._limit == 0:
-            drop(warm)
+    def peek(self, execution_id: str) -> Kept | None:
+        """The same, and it stays where it is."""
+        return self._kept.get(execution_id)
+
+    def keep(self, execution: Execution, state: State) -> None:
+        """Keep an execution; those used longest ago make room."""
+        kept = Kept(execution, _slim(state, self._limit))
+        if not kept.state.suspended:
             return
-        self._kept[execution_id] = _Kept(stand, warm)
-        while len(self._kept) > self._limit:
-            _, oldest = self._kept.popitem(last=False)
-            drop(oldest.slots)
+        self._kept[execution.id] = kept
+        self._coroutines += len(kept.state.suspended)
+        while self._coroutines > self._limit:
+            self.drop(next(iter(self._kept)))
+
+    def drop(self, execution_id: str) -> None:
+        if (kept := self.take(execution_id)) is not None:
+            drop(kept.slots)
 
     def clear(self) -> None:
         """Drop everything."""
         while self._kept:
-            _, kept = self._kept.popitem()
-            drop(kept.slots)
+            self.drop(next(iter(self._kept)))
+
+
+def merged(kept: Kept | None, state: State) -> State:
+    """A state as a round left it, with the bodies that were in memory and that it did not touch."""
+    if kept is None:
+        return state
+    suspended = {
+        id: coroutine
+        for id, coroutine in kept.state.suspended.items()
+        if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
+    }
+    for id, coroutine in state.suspended.items():
+        before = suspended.get(id)
+        if before is not None and coroutine.coroutine is None and coroutine.kind is before.kind:
+            coroutine = replace(coroutine, coroutine=before.coroutine)
+        suspended[id] = coroutine
+    return replace(state, suspended=suspended)
 
 
 def drop(slots: Mapping[int, Slot]) -> None:
     """Let go of frames without running any of their code."""
     for slot in slots.values():
         slot.drop()
+
+
+def _slim(state: State, limit: int) -> State:
+    """What is worth keeping of a state: bodies with their frames, up to `limit`, and small joins.
+
+    Calls that are members of a join are made again of what they come to, long lists of results are
+    read again when they are complete, and the journal of a body that is here is not needed.
+    """
+    kept: dict[int, Coroutine] = {}
+    for id, coroutine in state.suspended.items():
+        slim = _slim_coroutine(coroutine)
+        if slim is not None and len(kept) < limit:
+            kept[id] = slim
+        elif coroutine.coroutine is not None:
+            coroutine.coroutine.slot.drop()
+    return replace(state, suspended=kept, ended={}, ready=[], prev_callers=[])
+
+
+def _slim_coroutine(coroutine: Coroutine) -> Coroutine | None:
+    if coroutine.kind is Kind.COROUTINE:
+        continuation = coroutine.coroutine
+        if continuation is None or not continuation.slot.warm:
+            return None
+        if continuation.journal is not None:
+            continuation = replace(continuation, journal=None)
+    elif coroutine.result is None or isinstance(coroutine.result, CallFuture):
+        return None
+    else:
+        continuation = None
+        if len(coroutine.members) > _SMALL:
+            return None
+    return replace(coroutine, coroutine=continuation, result=_slim_future(coroutine))
+
+
+def _slim_future(coroutine: Coroutine) -> Future | None:
+    future = coroutine.result
+    members = coroutine.members
+    if len(members) <= _SMALL:
+        return future
+    match future:
+        case AllFuture():
+            waiting = Remaining(members, len(future.waiting))
+            return replace(future, waiting=waiting, results={})
+        case AnyFuture():
+            return replace(future, waiting=Remaining(members, len(future.waiting)), errors={})
+        case RaceFuture():
+            return replace(future, waiting=Remaining(members, len(future.waiting)))
+        case _:
+            return future

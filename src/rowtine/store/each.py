@@ -1,0 +1,230 @@
+"""One write for a list of rows, on either database.
+
+PostgreSQL gets all rows as one JSON document, and a batch of such writes as one statement: a
+lone step costs few round trips, a hundred steps hardly more. (Arrays cost psycopg ten times the
+Python time for each value, and one statement for each row costs the server far more than that.)
+SQLite has no round trips: there it is `executemany`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Executable,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    column,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.types import TypeEngine
+
+from rowtine.store.types import JsonText, now
+
+__all__ = ["Delete", "Each", "Field", "Insert", "Update", "write"]
+
+Field = Column[Any] | TypeEngine[Any] | type[TypeEngine[Any]]
+"""What a value of a row is: like a column, or of a type."""
+
+Given = Any
+"""The row that is written: `given.name` is its value of that name, as an expression."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Each(ABC):
+    """A write that is made for each of a list of rows. `fields` are the values that a row has."""
+
+    def __init__(self, name: str, fields: Mapping[str, Field]) -> None:
+        self.name = name
+        self.types = {field: _type(of) for field, of in fields.items()}
+
+    def __repr__(self) -> str:
+        return f"<each {self.name}>"
+
+    @cached_property
+    def for_one(self) -> Any:
+        """For one row, whose values are parameters."""
+        return self._statement(_Parameters(self.types))
+
+    @cached_property
+    def for_all(self) -> Any:
+        """For all rows, which are one parameter, ``{name}_rows``."""
+        return self._from_all(self._document())
+
+    @property
+    def parameter(self) -> str:
+        return f"{self.name}_rows"
+
+    @abstractmethod
+    def _statement(self, given: Given) -> Any:
+        """The write, where `given` is one row or stands for all of them."""
+
+    def _from_all(self, given: Given) -> Any:
+        return self._statement(given)
+
+    def _document(self) -> Given:
+        columns = (column(name, _in_document(type_)) for name, type_ in self.types.items())
+        rows = func.json_to_recordset(_json(self.parameter)).table_valued(*columns)
+        return _Document(rows.render_derived(f"each_{self.name}", with_types=True), self.types)
+
+
+class Insert(Each):
+    """Insert rows. `values` are those of the columns, of which `fields` have the same names."""
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        fields: Mapping[str, Field],
+        values: Callable[[Given], Mapping[str, Any]],
+    ) -> None:
+        super().__init__(name, fields)
+        self._table = table
+        self._values = values
+
+    def _statement(self, given: Given) -> Any:
+        return insert(self._table).values(dict(self._values(given)))
+
+    def _from_all(self, given: Given) -> Any:
+        values = self._values(given)
+        chosen = [_as(self._table.c[name], value) for name, value in values.items()]
+        return insert(self._table).from_select(list(values), select(*chosen).select_from(given()))
+
+
+class Update(Each):
+    """Update the rows that `where` finds."""
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        fields: Mapping[str, Field],
+        where: Callable[[Given], ColumnElement[bool]],
+        values: Callable[[Given], Mapping[str, Any]],
+    ) -> None:
+        super().__init__(name, fields)
+        self._table = table
+        self._where = where
+        self._values = values
+
+    def _statement(self, given: Given) -> Any:
+        return update(self._table).where(self._where(given)).values(dict(self._values(given)))
+
+
+class Delete(Each):
+    """Delete the rows that `where` finds."""
+
+    def __init__(
+        self,
+        name: str,
+        table: Table,
+        fields: Mapping[str, Field],
+        where: Callable[[Given], ColumnElement[bool]],
+    ) -> None:
+        super().__init__(name, fields)
+        self._table = table
+        self._where = where
+
+    def _statement(self, given: Given) -> Any:
+        return delete(self._table).where(self._where(given))
+
+
+def write(connection: Connection, *batches: Mapping[Each, Rows]) -> datetime:
+    """Make these writes; the database's time after them.
+
+    The batches come one after the other. On PostgreSQL those of one batch are one statement, so
+    that no two of them may touch the same row, or see what another did.
+    """
+    at: datetime | None = None
+    postgresql = connection.dialect.name == "postgresql"
+    for batch in batches:
+        chosen = {each: rows for each, rows in batch.items() if rows}
+        if postgresql and chosen:
+            documents = {each.parameter: _text(rows) for each, rows in chosen.items()}
+            at = connection.scalar(_together(tuple(chosen)), documents)
+        else:
+            for each, rows in chosen.items():
+                connection.execute(each.for_one, list(rows))
+    return at or connection.scalars(_NOW).one()
+
+
+_NOW = select(now())
+
+
+@lru_cache(maxsize=1024)
+def _together(chosen: tuple[Each, ...]) -> Executable:
+    """One statement that makes all of these writes, and says when."""
+    whole: Select[Any] = select(now())
+    for each in chosen:
+        made: Any = each.for_all
+        whole = whole.add_cte(made.cte(each.name))
+    return whole
+
+
+def _text(rows: Rows) -> str:
+    return msgspec.json.encode(rows).decode()
+
+
+def _type(of: Field) -> TypeEngine[Any]:
+    if isinstance(of, Column):
+        return of.type
+    return of if isinstance(of, TypeEngine) else of()
+
+
+def _in_document(type_: TypeEngine[Any]) -> TypeEngine[Any]:
+    # Payloads are strings in the document, and so come out byte for byte.
+    return Text() if isinstance(type_, JsonText) else type_
+
+
+def _json(name: str) -> ColumnElement[Any]:
+    return cast(bindparam(name, type_=Text()), JsonText())
+
+
+def _as(column: Column[Any], value: Any) -> ColumnElement[Any]:
+    """A value in the select of an insert, where nothing else tells its type."""
+    if isinstance(value, ColumnElement):
+        return value  # pyright: ignore[reportUnknownVariableType]
+    return cast(literal(value), column.type)
+
+
+class _Parameters:
+    """One row, whose values are parameters of the statement."""
+
+    def __init__(self, types: Mapping[str, TypeEngine[Any]]) -> None:
+        self._types = types
+
+    def __getattr__(self, name: str) -> ColumnElement[Any]:
+        return bindparam(name, type_=self._types[name])
+
+
+class _Document:
+    """All rows, as a table that is made of one JSON document."""
+
+    def __init__(self, rows: Any, types: Mapping[str, TypeEngine[Any]]) -> None:
+        self._rows = rows
+        self._types = types
+
+    def __call__(self) -> Any:
+        return self._rows
+
+    def __getattr__(self, name: str) -> ColumnElement[Any]:
+        found: ColumnElement[Any] = self._rows.c[name]
+        type_ = self._types[name]
+        return cast(found, type_) if isinstance(type_, JsonText) else found

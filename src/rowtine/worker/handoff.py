@@ -1,0 +1,172 @@
+"""Hand-off: what ends in the process that holds its caller warm goes to the caller at once.
+
+The end of a call, the round of its caller that hears it and the calls that this round makes are
+one item of one commit: a step of a sequence costs one transaction, and reads nothing. An end never
+waits for longer than it takes to run a round that awaits nothing: if the round takes longer, the
+end is written by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from rowtine.core.exchange import Input
+from rowtine.core.futures import CallFuture
+from rowtine.core.phases import Kind
+from rowtine.core.results import CallResult
+from rowtine.core.state import Coroutine
+from rowtine.store.calls import Seat
+from rowtine.store.committing import Round
+from rowtine.store.outcomes import Outcome, error_of
+from rowtine.worker.warm import Kept, Warm
+
+__all__ = ["End", "Handoff", "round_input", "taken"]
+
+
+def _future() -> asyncio.Future[bool | None]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """The end of a call: its outcome, or the last round of its execution.
+
+    Whoever brings it waits for `written`: whether its fence held, or None if nobody has written it
+    and they have to. Then `recorded` says what came of that.
+    """
+
+    what: Outcome | Round
+    outcome: Outcome
+    seat: Seat
+    written: asyncio.Future[bool | None] = field(default_factory=_future)
+    recorded: asyncio.Future[bool | None] = field(default_factory=_future)
+
+
+class Handoff:
+    """Who has to hear of which ends. Used by the loop alone."""
+
+    def __init__(self, warm: Warm, most: int, begin: Callable[[Kept, Sequence[End]], None]) -> None:
+        self._warm = warm
+        self._most = most
+        self._begin = begin
+        self._waiting: dict[str, list[End]] = {}
+        self._busy: dict[str, bool] = {}
+        """Executions whose turn it is -> whether it takes long, so that ends do not wait for it."""
+
+    def offer(self, what: Outcome | Round, outcome: Outcome, seat: Seat | None) -> End | None:
+        """Hand the end of a call to its caller; None if whoever brings it has to write it."""
+        caller = outcome.execution_id
+        if caller is None or seat is None or not outcome.done:
+            return None
+        if caller in self._busy:
+            if self._busy[caller]:
+                return None
+        elif (kept := self._warm.peek(caller)) is None or not _waits(kept, seat):
+            return None
+        elif caller not in self._waiting:
+            # What else ends in this pass of the loop goes with it.
+            asyncio.get_running_loop().call_soon(self._next, caller)
+        end = End(what, outcome, seat)
+        self._waiting.setdefault(caller, []).append(end)
+        return end
+
+    def busy(self, execution_id: str) -> bool:
+        """Whether a turn of this execution is on its way."""
+        return execution_id in self._busy
+
+    def takes_long(self, execution_id: str) -> None:
+        """A turn waits for something else than its commit."""
+        self._busy[execution_id] = True
+        self._refuse(execution_id)
+
+    def over(self, execution_id: str) -> None:
+        """A turn is over: the next one begins, if there is something for it."""
+        self._busy.pop(execution_id, None)
+        if execution_id in self._waiting:
+            self._next(execution_id)
+
+    def _next(self, execution_id: str) -> None:
+        if execution_id in self._busy or execution_id not in self._waiting:
+            return
+        kept = self._warm.take(execution_id)
+        if kept is None:
+            self._refuse(execution_id)
+            return
+        waiting = self._waiting.pop(execution_id)
+        fit = [end for end in waiting if _waits(kept, end.seat)]
+        ends, later = fit[: self._most], fit[self._most :]
+        for end in waiting:
+            if end not in fit:
+                end.written.set_result(None)
+        if later:
+            self._waiting[execution_id] = later
+        if not ends:
+            self._warm.keep(kept.execution, kept.state)
+            return
+        self._busy[execution_id] = False
+        self._begin(kept, ends)
+
+    def _refuse(self, execution_id: str) -> None:
+        for end in self._waiting.pop(execution_id, ()):
+            if not end.written.done():
+                end.written.set_result(None)
+
+
+def _waits(kept: Kept, seat: Seat) -> bool:
+    """Whether an execution waits for the call with this seat, as far as it is in memory."""
+    if seat.run != kept.execution.run:
+        return False
+    suspended = kept.state.suspended
+    if seat.parent_id is not None:
+        parent = suspended.get(seat.parent_id)
+        return parent is not None and parent.seq == seat.serves
+    match suspended.get(seat.coroutine_id):
+        case Coroutine(result=CallFuture(call_id=call_id)):
+            return call_id == seat.call_id
+        case _:
+            return False
+
+
+def round_input(kept: Kept, ends: Sequence[End], now: datetime | None) -> Input:
+    """What the next round of a warm execution is given."""
+    members = {
+        end.seat.coroutine_id: _member(end.seat) for end in ends if end.seat.parent_id is not None
+    }
+    state = kept.state
+    if members:
+        state = replace(state, suspended={**state.suspended, **members})
+    return Input(
+        state=state,
+        results=[_result(end) for end in ends],
+        cancel=kept.execution.cancelling,
+        reason=kept.execution.cancel_reason,
+        now=now,
+    )
+
+
+def _member(seat: Seat) -> Coroutine:
+    """A call that is a member of a join, as the round needs to know it."""
+    return Coroutine(
+        id=seat.coroutine_id,
+        parent_id=seat.parent_id,
+        coroutine=None,
+        result=CallFuture(call_id=seat.call_id),
+        kind=Kind.FUNCTION,
+        seq=seat.seq,
+        serves=seat.serves,
+        limited=seat.limited,
+    )
+
+
+def _result(end: End) -> CallResult:
+    error = error_of(end.outcome.settled)
+    value = None if error else end.outcome.settled.output
+    return CallResult(end.seat.call_id, value, error)
+
+
+def taken(ends: Sequence[End]) -> dict[int, Outcome | Round]:
+    """What a round was given, as it is written with it."""
+    return {end.seat.call_id: end.what for end in ends}

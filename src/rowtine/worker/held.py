@@ -1,0 +1,61 @@
+"""What a worker holds: calls that it runs, and executions whose round it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from rowtine.worker.policy import room
+
+__all__ = ["Held", "Snapshot", "lost_of"]
+
+
+class Snapshot(NamedTuple):
+    """What was held at one moment, for another thread."""
+
+    calls: dict[str, int]
+    rounds: frozenset[str]
+    committing: frozenset[str]
+
+
+class Held:
+    """Read by the threads of the heartbeat and of the database; changed by the loop alone."""
+
+    def __init__(self, concurrency: int) -> None:
+        self.concurrency = concurrency
+        self.calls: dict[str, int] = {}
+        """id -> the claim that this worker has."""
+        self.rounds: set[str] = set()
+        """Executions of which the database says that this worker runs a round."""
+        self.committing: set[str] = set()
+        """Those of `calls` that are on their way to a commit, or have been committed and the loop
+        has not heard of it."""
+        self.abandoned = 0
+        """Threads whose call has timed out and that have not ended yet."""
+
+    def room(self) -> int:
+        """How many more calls fit."""
+        return room(self.concurrency, len(self.calls) - len(self.committing), self.abandoned)
+
+    def room_for_rounds(self) -> int:
+        """Rounds have places of their own: calls that take long must not hold up their callers."""
+        return room(self.concurrency, len(self.rounds), 0)
+
+    def release(self, ids: Collection[str]) -> None:
+        for id in ids:
+            self.calls.pop(id, None)
+            self.committing.discard(id)
+
+    def snapshot(self) -> Snapshot:
+        """A copy. The interpreter makes each in one piece, whatever the loop does meanwhile."""
+        return Snapshot(dict(self.calls), frozenset(self.rounds), frozenset(self.committing))
+
+
+def lost_of(held: Snapshot, mine: Collection[str], now: Snapshot) -> set[str]:
+    """Those of the calls that were `held` which others have taken, if only `mine` of them are left.
+    What has ended meanwhile, or is on its way to a commit, is not lost."""
+    return {
+        id
+        for id in held.calls.keys() - set(mine)
+        if now.calls.get(id) == held.calls[id] and id not in held.committing | now.committing
+    }
