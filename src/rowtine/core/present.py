@@ -5,12 +5,11 @@ asked for, at most once.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
-from rowtine.core.coroutine import Frame, Step
+from rowtine.core.coroutine import Continuation, Entry, Frame
 from rowtine.core.futures import CallFuture
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
@@ -20,11 +19,12 @@ __all__ = ["Present", "Running"]
 
 
 class Running(NamedTuple):
-    """A body that is not suspended: one step of it is a task."""
+    """A body that is not suspended: it makes one step, with what its wait came to."""
 
     coroutine: Coroutine
     frame: Frame
-    task: asyncio.Task[Step]
+    continuation: Continuation
+    resolved: Entry | None
 
 
 class Present:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from rowtine.core import eager
 from rowtine.core.coroutine import (
     Continuation,
     Entry,
@@ -204,18 +205,25 @@ class _Round:
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
-        while self.here.running:
-            tasks = [running.task for running in self.here.running.values()]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            # All that are done, in the order in which they began: a set has no order.
-            for coroutine, frame, task in list(self.here.running.values()):
-                if task.done():
+        while running := list(self.here.running.values()):
+            tasks = [self._started(each) for each in running]
+            if not any(map(eager.over, tasks)):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # All that are over, in the order in which they began: a set has no order.
+            for (coroutine, frame, *_), task in zip(running, tasks, strict=True):
+                if eager.over(task):
                     del self.here.running[coroutine.id]
                     self.here.stepping.add(coroutine.id)
-                    # A body that cancels its own task takes the step that runs it along.
-                    cancelled = task.cancelled()
-                    step = Raised(asyncio.CancelledError()) if cancelled else task.result()
-                    await self._stepped(coroutine, frame, step)
+                    await self._stepped(coroutine, frame, _step_made_by(task))
+
+    def _started(self, running: Running) -> asyncio.Task[Step]:
+        """The task of a body, which begins here and no earlier: never amid the bookkeeping for
+        another, and after those before it."""
+        _, frame, continuation, resolved = running
+        if frame.running.task is None:
+            step = _as_coroutine(frame, continuation, self.codec, resolved)
+            frame.running.task = eager.start(step, context=frame.context)
+        return frame.running.task
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
@@ -249,12 +257,13 @@ class _Round:
 
     async def abandon(self) -> None:
         """The round failed: cancel what is running, drop every frame it took."""
-        running = list(self.here.running.values())
+        frames = [running.frame for running in self.here.running.values()]
         self.here.running.clear()
-        for _, _, task in running:
+        tasks = [task for frame in frames if (task := frame.running.task) is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*(task for _, _, task in running), return_exceptions=True)
-        for _, frame, _ in running:
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for frame in frames:
             frame.drop()
         for coroutine in self.here.owned.values():
             if coroutine.coroutine is not None:
@@ -276,7 +285,8 @@ class _Round:
             self._step(coroutine, None, (0, order))
 
     def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
-        """Start or resume a body, as a task: it may await natively, and so may its siblings."""
+        """Have a body started or resumed, as a task: it may await natively, and so may its
+        siblings."""
         continuation = _body_of(coroutine)
         frame = continuation.slot.take()
         if frame is None:
@@ -293,12 +303,8 @@ class _Round:
         coroutine.result = coroutine.wait = None
         self.state.suspended.pop(coroutine.id, None)
         self.places[coroutine.id] = place
-        # Not loop.create_task, which may be set to start a task before this round knows it.
-        task = asyncio.Task(
-            _as_coroutine(frame, continuation, self.codec, resolved), context=frame.context
-        )
-        frame.running.task = task
-        self.here.running[coroutine.id] = Running(coroutine, frame, task)
+        frame.running.task = None
+        self.here.running[coroutine.id] = Running(coroutine, frame, continuation, resolved)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         if isinstance(step, Suspended):
@@ -734,8 +740,8 @@ class _Round:
         if (running := self.here.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
             running.frame.running.reason = reason
-            if running.frame.running.native:
-                running.task.cancel()
+            if running.frame.running.native and running.frame.running.task is not None:
+                running.frame.running.task.cancel()
             return
         self.places[coroutine.id] = place
         await self._withdraw(coroutine)
@@ -835,7 +841,16 @@ def _decided_together(future: JoinFuture) -> bool:
 async def _as_coroutine(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
+    frame.running.task = asyncio.current_task()
     return await drive(frame, continuation, codec, resolved)
+
+
+def _step_made_by(task: asyncio.Task[Step]) -> Step:
+    """A body that cancels its own task takes the step that runs it along."""
+    try:
+        return eager.outcome(task)
+    except asyncio.CancelledError:
+        return Raised(asyncio.CancelledError())
 
 
 def frames(state: State) -> Mapping[int, Slot]:
