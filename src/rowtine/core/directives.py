@@ -29,9 +29,9 @@ R = TypeVar("R", covariant=True)
 class Running(Shared):
     """How the body that finds this in its context is being run.
 
-    `task` steps it (None between the request for a step and its begin); `native` while it awaits
-    something that is the event loop's business; `cancelling` once it has been told to stop (for a
-    `reason`) and has not heard it yet; `interrupted` once it has heard it in a native await.
+    `task` steps it; `native` while it awaits something that is the event loop's business;
+    `cancelling` once it has been told to stop (for a `reason`) and has not heard it yet;
+    `interrupted` once it has heard it in a native await.
 
     `asked` is what it has asked for since its last wait without waiting for it: to begin members,
     to stop some. `groups` are all that it has begun and `scopes` the time limits that it is in;

@@ -1,11 +1,11 @@
 """Tasks that have made their first step when they are given out: a coroutine that ends, or is
 suspended by its scheduler, without awaiting natively costs no pass of the event loop.
 
-asyncio has this itself, but not in Python 3.11, and in 3.12 at first with the flaw that whoever asks
-such a Task for its coroutine crashes the interpreter. So up to 3.13 it is rebuilt here: a real Task
-stands over a coroutine whose first step is made ahead, as the current task, and what that step
-yielded is handed to the Task at its own first step. Whoever asks asyncio.current_task() sees the one
-Task that there is, from the first line on: asyncio.timeout, TaskGroup and anyio hold on to it.
+asyncio has this itself, but not in Python 3.11, and in 3.12 at first with the flaw that whoever
+asks such a Task for its coroutine crashes the interpreter. So up to 3.13 it is rebuilt here: a real
+Task stands over a coroutine whose first step is made ahead, as the current task, and what that step
+yielded is handed to the Task at its own first step. Whoever asks asyncio.current_task() sees the
+one Task that there is, from the first line on: asyncio.timeout, TaskGroup and anyio hold on to it.
 """
 
 from __future__ import annotations

@@ -210,20 +210,19 @@ class _Round:
             if not any(map(eager.over, tasks)):
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             # All that are over, in the order in which they began: a set has no order.
-            for (coroutine, frame, *_), task in zip(running, tasks, strict=True):
+            for each, task in zip(running, tasks, strict=True):
                 if eager.over(task):
-                    del self.here.running[coroutine.id]
-                    self.here.stepping.add(coroutine.id)
-                    await self._stepped(coroutine, frame, _step_made_by(task))
+                    del self.here.running[each.coroutine.id]
+                    self.here.stepping.add(each.coroutine.id)
+                    await self._stepped(each.coroutine, each.frame, _step_made_by(task))
 
     def _started(self, running: Running) -> asyncio.Task[Step]:
         """The task of a body, which begins here and no earlier: never amid the bookkeeping for
         another, and after those before it."""
-        _, frame, continuation, resolved = running
-        if frame.running.task is None:
-            step = _as_coroutine(frame, continuation, self.codec, resolved)
-            frame.running.task = eager.start(step, context=frame.context)
-        return frame.running.task
+        if running.task is None:
+            step = _step(running.frame, running.continuation, self.codec, running.resolved)
+            running.task = eager.start(step, context=running.frame.context)
+        return running.task
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
@@ -257,14 +256,14 @@ class _Round:
 
     async def abandon(self) -> None:
         """The round failed: cancel what is running, drop every frame it took."""
-        frames = [running.frame for running in self.here.running.values()]
+        running = list(self.here.running.values())
         self.here.running.clear()
-        tasks = [task for frame in frames if (task := frame.running.task) is not None]
+        tasks = [each.task for each in running if each.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for frame in frames:
-            frame.drop()
+        for each in running:
+            each.frame.drop()
         for coroutine in self.here.owned.values():
             if coroutine.coroutine is not None:
                 coroutine.coroutine.slot.drop()
@@ -303,7 +302,6 @@ class _Round:
         coroutine.result = coroutine.wait = None
         self.state.suspended.pop(coroutine.id, None)
         self.places[coroutine.id] = place
-        frame.running.task = None
         self.here.running[coroutine.id] = Running(coroutine, frame, continuation, resolved)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
@@ -740,8 +738,8 @@ class _Round:
         if (running := self.here.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
             running.frame.running.reason = reason
-            if running.frame.running.native and running.frame.running.task is not None:
-                running.frame.running.task.cancel()
+            if running.frame.running.native and running.task is not None:
+                running.task.cancel()
             return
         self.places[coroutine.id] = place
         await self._withdraw(coroutine)
@@ -838,7 +836,7 @@ def _decided_together(future: JoinFuture) -> bool:
             return False
 
 
-async def _as_coroutine(
+async def _step(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
     frame.running.task = asyncio.current_task()
