@@ -191,7 +191,13 @@ def test_the_frames_of_a_state_are_those_that_are_warm() -> None:
 
 @pytest.mark.peer_case(101)
 def test_a_round_that_fails_leaves_the_journal_to_go_on_with() -> None:
-    execution = Begin(WARM)(counted, "x").answer(x=1)
+    @durable
+    async def main() -> Any:
+        values = [await call("x"), await call("x2")]
+        await asyncio.sleep(0)
+        return values
+
+    execution = Begin(WARM)(main).answer(x=1)
 
     async def cancelled() -> None:
         round = asyncio.ensure_future(

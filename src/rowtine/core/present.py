@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-from rowtine.core.coroutine import Frame, Step
+from rowtine.core.coroutine import Continuation, Entry, Frame, Step
 from rowtine.core.futures import CallFuture
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
@@ -19,12 +20,16 @@ from rowtine.core.state import Coroutine, Loader, State
 __all__ = ["Present", "Running"]
 
 
-class Running(NamedTuple):
-    """A body that is not suspended: one step of it is a task."""
+@dataclass(slots=True)
+class Running:
+    """A body that is not suspended: it makes one step, with what its wait came to. The step is a
+    task, None until it is begun."""
 
     coroutine: Coroutine
     frame: Frame
-    task: asyncio.Task[Step]
+    continuation: Continuation
+    resolved: Entry | None
+    task: asyncio.Task[Step] | None = None
 
 
 class Present:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from rowtine.core import eager
 from rowtine.core.coroutine import (
     Continuation,
     Entry,
@@ -204,18 +205,24 @@ class _Round:
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
-        while self.here.running:
-            tasks = [running.task for running in self.here.running.values()]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            # All that are done, in the order in which they began: a set has no order.
-            for coroutine, frame, task in list(self.here.running.values()):
-                if task.done():
-                    del self.here.running[coroutine.id]
-                    self.here.stepping.add(coroutine.id)
-                    # A body that cancels its own task takes the step that runs it along.
-                    cancelled = task.cancelled()
-                    step = Raised(asyncio.CancelledError()) if cancelled else task.result()
-                    await self._stepped(coroutine, frame, step)
+        while running := list(self.here.running.values()):
+            tasks = [self._started(each) for each in running]
+            if not any(map(eager.over, tasks)):
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # All that are over, in the order in which they began: a set has no order.
+            for each, task in zip(running, tasks, strict=True):
+                if eager.over(task):
+                    del self.here.running[each.coroutine.id]
+                    self.here.stepping.add(each.coroutine.id)
+                    await self._stepped(each.coroutine, each.frame, _step_made_by(task))
+
+    def _started(self, running: Running) -> asyncio.Task[Step]:
+        """The task of a body, which begins here and no earlier: never amid the bookkeeping for
+        another, and after those before it."""
+        if running.task is None:
+            step = _step(running.frame, running.continuation, self.codec, running.resolved)
+            running.task = eager.start(step, context=running.frame.context)
+        return running.task
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
@@ -251,11 +258,12 @@ class _Round:
         """The round failed: cancel what is running, drop every frame it took."""
         running = list(self.here.running.values())
         self.here.running.clear()
-        for _, _, task in running:
+        tasks = [each.task for each in running if each.task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*(task for _, _, task in running), return_exceptions=True)
-        for _, frame, _ in running:
-            frame.drop()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for each in running:
+            each.frame.drop()
         for coroutine in self.here.owned.values():
             if coroutine.coroutine is not None:
                 coroutine.coroutine.slot.drop()
@@ -276,7 +284,8 @@ class _Round:
             self._step(coroutine, None, (0, order))
 
     def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
-        """Start or resume a body, as a task: it may await natively, and so may its siblings."""
+        """Have a body started or resumed, as a task: it may await natively, and so may its
+        siblings."""
         continuation = _body_of(coroutine)
         frame = continuation.slot.take()
         if frame is None:
@@ -293,12 +302,7 @@ class _Round:
         coroutine.result = coroutine.wait = None
         self.state.suspended.pop(coroutine.id, None)
         self.places[coroutine.id] = place
-        # Not loop.create_task, which may be set to start a task before this round knows it.
-        task = asyncio.Task(
-            _as_coroutine(frame, continuation, self.codec, resolved), context=frame.context
-        )
-        frame.running.task = task
-        self.here.running[coroutine.id] = Running(coroutine, frame, task)
+        self.here.running[coroutine.id] = Running(coroutine, frame, continuation, resolved)
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         if isinstance(step, Suspended):
@@ -734,7 +738,7 @@ class _Round:
         if (running := self.here.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
             running.frame.running.reason = reason
-            if running.frame.running.native:
+            if running.frame.running.native and running.task is not None:
                 running.task.cancel()
             return
         self.places[coroutine.id] = place
@@ -832,10 +836,19 @@ def _decided_together(future: JoinFuture) -> bool:
             return False
 
 
-async def _as_coroutine(
+async def _step(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
+    frame.running.task = asyncio.current_task()
     return await drive(frame, continuation, codec, resolved)
+
+
+def _step_made_by(task: asyncio.Task[Step]) -> Step:
+    """A body that cancels its own task takes the step that runs it along."""
+    try:
+        return eager.outcome(task)
+    except asyncio.CancelledError:
+        return Raised(asyncio.CancelledError())
 
 
 def frames(state: State) -> Mapping[int, Slot]:

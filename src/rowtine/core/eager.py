@@ -1,0 +1,174 @@
+"""Tasks that have made their first step when they are given out: a coroutine that ends, or is
+suspended by its scheduler, without awaiting natively costs no pass of the event loop.
+
+asyncio has this itself, but not in Python 3.11, and in 3.12 at first with the flaw that whoever
+asks such a Task for its coroutine crashes the interpreter. So up to 3.13 it is rebuilt here: a real
+Task stands over a coroutine whose first step is made ahead, as the current task, and what that step
+yielded is handed to the Task at its own first step. Whoever asks asyncio.current_task() sees the
+one Task that there is, from the first line on: asyncio.timeout, TaskGroup and anyio hold on to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import sys
+from asyncio import (
+    _enter_task,  # pyright: ignore[reportPrivateUsage] # documented, in "Extending"
+    _leave_task,  # pyright: ignore[reportPrivateUsage]
+)
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["outcome", "over", "start"]
+
+T = TypeVar("T")
+
+
+def start(
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    context: contextvars.Context | None = None,
+    name: str | None = None,
+) -> asyncio.Task[T]:
+    """A Task of the running loop that has made its first step, in `context` or a copy of this one.
+
+    SystemExit and KeyboardInterrupt of that step are raised here, on their way out of the loop;
+    every other error is the Task's.
+    """
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 14):
+        return asyncio.Task(coroutine, loop=loop, context=context, name=name, eager_start=True)
+    if context is None:
+        context = contextvars.copy_context()
+    begun = _Begun(coroutine)
+    task: asyncio.Task[T] = asyncio.Task(begun, loop=loop, context=context, name=name)
+    current = asyncio.current_task(loop)
+    if current is not None:
+        _leave_task(loop, current)
+    _enter_task(loop, task)
+    try:
+        context.run(begun.step, task)
+    finally:
+        _leave_task(loop, task)
+        if current is not None:
+            _enter_task(loop, current)
+        if begun.over:
+            # All that it lacks is a pass of the loop: one that closes before has lost nothing.
+            task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001
+    return task
+
+
+def over(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is over; of one from `start`, also before the event loop has heard of it."""
+    begun: object = task.get_coro()
+    return (isinstance(begun, _Begun) and begun.over) or task.done()
+
+
+def outcome(task: asyncio.Task[T]) -> T:
+    """What a task that is over came to: its value, or its error raised."""
+    begun: Any = task.get_coro()
+    if task.done() or not (isinstance(begun, _Begun) and begun.over):
+        return task.result()
+    if begun.error is not None:
+        task.add_done_callback(_is_known)
+        raise begun.error
+    value: T = begun.value
+    return value
+
+
+def _is_known(task: asyncio.Task[Any]) -> None:
+    """The error has been raised where it belongs: it is not one that "was never retrieved"."""
+    if not task.cancelled():
+        task.exception()
+
+
+class _Begun(Coroutine[Any, Any, T]):
+    """A coroutine whose first step is made ahead of its Task's.
+
+    `over` once it has ended in that step; then `value` or `error` is what it came to.
+    """
+
+    __slots__ = ("_coroutine", "_kept", "error", "over", "value")
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._coroutine = coroutine
+        self._kept: Any = _NOTHING
+        """What the first step has yielded, until the Task asks for it."""
+        self.over = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def step(self, task: asyncio.Task[T]) -> None:
+        """Make the first step."""
+        try:
+            kept = self._coroutine.send(None)
+        except StopIteration as stop:
+            self.over, self.value = True, stop.value
+            if task.cancelling():  # by itself, as there was nobody else
+                self.error = asyncio.CancelledError()
+        except (SystemExit, KeyboardInterrupt):
+            self.over, self.error = True, asyncio.CancelledError()  # raised once is enough
+            raise
+        except BaseException as error:
+            self.over, self.error = True, error
+        else:
+            self._kept = _Awaited(kept) if _is_awaited(kept) else kept
+
+    def send(self, value: Any, /) -> Any:
+        if self.over:
+            self._end()
+        kept, self._kept = self._kept, _NOTHING
+        if kept is _NOTHING:
+            return self._coroutine.send(value)
+        return kept.handed_on() if isinstance(kept, _Awaited) else kept
+
+    def throw(self, error: Any, /, *rest: Any) -> Any:
+        if self.over:
+            self._end()  # a cancel came too late
+        kept, self._kept = self._kept, _NOTHING
+        # As Task.cancel does it: what is awaited is told, and may take its time to stop.
+        told = isinstance(error, asyncio.CancelledError) and isinstance(kept, _Awaited)
+        if told and kept.future.cancel(*error.args):
+            return kept.handed_on()
+        return self._coroutine.throw(error, *rest)
+
+    def close(self) -> None:
+        self._coroutine.close()
+
+    def __await__(self) -> Any:
+        raise TypeError("it is its Task's alone")
+
+    def __getattr__(self, name: str) -> Any:
+        """Names and frames, for whoever prints a Task."""
+        return getattr(self._coroutine, name)
+
+    def _end(self) -> None:
+        if self.error is not None:
+            raise self.error
+        raise StopIteration(self.value)
+
+
+_NOTHING = object()
+
+
+class _Awaited:
+    """A future that a first step awaits.
+
+    `__await__` sets a flag on it, which the Task that it is meant for takes off again. Another one
+    that awaits the same future must not take it in between, so it is put on at the hand-over.
+    """
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: Any) -> None:
+        self.future = future
+        future._asyncio_future_blocking = False  # noqa: SLF001
+
+    def handed_on(self) -> Any:
+        self.future._asyncio_future_blocking = True  # noqa: SLF001
+        return self.future
+
+
+def _is_awaited(kept: Any) -> bool:
+    return getattr(kept, "_asyncio_future_blocking", None) is True
