@@ -247,14 +247,17 @@ def test_a_listener_that_hears_nothing_does_not_say_that_it_listens(
 ) -> None:
     """As behind a pooler, where LISTEN succeeds on a connection that is then somebody else's."""
     caplog.set_level(logging.WARNING, "rowtine")
-    monkeypatch.setattr(notices, "notify", lambda database: None)
+    lost: Queue[Database] = Queue()
+    monkeypatch.setattr(notices, "notify", lost.put)
     monkeypatch.setattr(notices, "_PATIENCE", 0.01)
     ear = Ear(postgresql_url)
     ear.listener.start()
 
-    wait_until(lambda: "does a pooler stand" in caplog.text)
+    for _ in range(4):
+        assert lost.get(timeout=60) is ear.database
     assert not ear.listener.listening
     assert ear.woken.empty()
+    assert caplog.text.count("does a pooler stand") == 1
 
     notify(database)  # if one comes all the same
     assert ear.hears()

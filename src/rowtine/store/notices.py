@@ -27,7 +27,7 @@ __all__ = ["Listener", "announce", "notify"]
 log = logging.getLogger("rowtine")
 
 _PATIENCE = 5.0
-"""Seconds within which a new listener hears its own notice, or says that it does not."""
+"""Seconds within which a new listener hears its own notice; else it says so and sends another."""
 
 
 def channel_of(schema: str) -> str:
@@ -78,7 +78,7 @@ class Listener:
         self._database = database
         self._wake = wake
         self._pause = pause
-        self._listening = False
+        self._listening = self._complained = False
         self._ended = threading.Event()
         self._bell: socket.socket | None = None
         self._thread: threading.Thread | None = None
@@ -127,18 +127,21 @@ class Listener:
         # Our own notice shows that they get through, which LISTEN does not: behind a pooler that
         # gives each transaction another connection it succeeds, and then nothing ever comes.
         notify(self._database)
-        patience: float | None = _PATIENCE
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
             selector.register(heard, selectors.EVENT_READ)
             while not self._ended.is_set():
-                ready = selector.select(patience)
+                ready = selector.select(None if self._listening else _PATIENCE)
                 if ready and list(connection.notifies(timeout=0)):
-                    self._listening, patience = True, None
+                    self._listening = True
                     self._wake()
                 elif not ready:
-                    patience = None
-                    log.warning(
-                        "notices do not get through, so workers poll: does a pooler stand before "
-                        "PostgreSQL?"
-                    )
+                    self._complain()
+                    notify(self._database)
+
+    def _complain(self) -> None:
+        if not self._complained:
+            log.warning(
+                "notices do not get through, so workers poll: does a pooler stand before PostgreSQL?"
+            )
+        self._complained = True
