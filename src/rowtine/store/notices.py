@@ -142,6 +142,6 @@ class Listener:
     def _complain(self) -> None:
         if not self._complained:
             log.warning(
-                "notices do not get through, so workers poll: does a pooler stand before PostgreSQL?"
+                "no notices get through, so workers poll: does a pooler stand before PostgreSQL?"
             )
         self._complained = True
