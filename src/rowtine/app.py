@@ -24,6 +24,7 @@ from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
 from rowtine.store.calls import Accepted, NewCall
+from rowtine.store.notices import announce
 from rowtine.store.outcomes import Settled, settled
 from rowtine.worker import Worker
 
@@ -205,10 +206,10 @@ class App(Shared):
         self.write(what, lambda connection: promises.answer(connection, token, answer))
 
     def write(self, what: str, work: Callable[[Connection], T]) -> T:
-        """One transaction from outside; then workers of this process look for what is due."""
+        """One transaction from outside; then workers look for what is due, here and elsewhere."""
         self._refuse_inside(what)
         schema.check_once(self.database)
-        with self.database.writing() as connection:
+        with self.database.writing(then=announce) as connection:
             done = work(connection)
         for worker in self._workers:
             worker.wake()

@@ -26,11 +26,14 @@ except ImportError:  # pragma: no cover
 __all__ = [
     "database_url",
     "for_reading",
+    "has_notices",
     "in_words",
     "insert_unless_there",
     "is_transient",
     "make_engine",
     "migration_lock",
+    "open_listener",
+    "send_notice",
     "translate_schema",
     "write_lock",
 ]
@@ -128,6 +131,56 @@ def insert_unless_there(connection: Connection, table: Table) -> Insert:
     if connection.dialect.name == POSTGRESQL:
         return postgresql.insert(table).on_conflict_do_nothing()
     return sqlite.insert(table).on_conflict_do_nothing()
+
+
+# ----------------------------------------------------------------------------------------- notices
+
+_LISTENER = {
+    "connect_timeout": 10,
+    # A listener sends nothing, so only probes can tell that its peer is gone: after a minute.
+    "keepalives": 1,
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
+
+def has_notices(bind: Engine | Connection) -> bool:
+    """Whether one process can wake another through the database."""
+    return bind.dialect.name == POSTGRESQL
+
+
+def send_notice(connection: Connection, channel: str) -> None:
+    """NOTIFY, for a connection without a transaction; DatabaseError if it did not go out.
+
+    Sent past the cursor, which would have to be told to begin no transaction and back: 0.10 ms
+    instead of 0.15, and nothing to put right if it is interrupted. At its commit it takes a lock
+    that all databases of the server share, but only for as long as 40 bytes of log need that nobody
+    waits for: what it commits has changed no row, so the server does not flush.
+    """
+    driver: Any = connection.connection.driver_connection
+    result = driver.pgconn.exec_(f'NOTIFY "{channel}"'.encode())
+    if result.error_message:
+        raise DatabaseError(result.error_message.decode(errors="replace").strip())
+
+
+def open_listener(engine: Engine, channel: str) -> Any:
+    """A psycopg connection of its own that hears what is sent on a channel.
+
+    Beside the pool, because it is in use for good, and without the time limits of the others. What
+    the URL says about keepalives holds.
+    """
+    driver: Any = engine.dialect.loaded_dbapi
+    args, given = engine.dialect.create_connect_args(engine.url)
+    options = {**_LISTENER, **given, "application_name": "rowtine listener", "autocommit": True}
+    connection = driver.connect(*args, **options)
+    try:
+        connection.execute(f'LISTEN "{channel}"')
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 # ------------------------------------------------------------------------------------------ SQLite

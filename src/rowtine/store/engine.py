@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from sqlalchemy import Connection, exc
 from sqlalchemy.engine import URL
@@ -50,10 +50,14 @@ class Database:
         return _shown(self.url)
 
     @contextlib.contextmanager
-    def writing(self) -> Generator[Connection]:
-        """A transaction that may write; committed at the end of the block, or rolled back."""
-        with _translated(self.url), write_lock(self.engine), self.engine.begin() as connection:
-            yield connection
+    def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
+        """A transaction that may write; committed at the end of the block, or rolled back. `then`
+        is given its connection once it is committed."""
+        with _translated(self.url), write_lock(self.engine), self.engine.connect() as connection:
+            with connection.begin():
+                yield connection
+            if then is not None:
+                then(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Generator[Connection]:
