@@ -257,6 +257,11 @@ _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
 }
 
 
+def leaf_encoder(value: object) -> Callable[[Any], Any] | None:
+    """How a value is encoded that holds no others; it needs no Encoder."""
+    return _LEAVES.get(type(value))
+
+
 def _error_tree(name: str, state: dict[str, Any], traceback: str | None) -> dict[str, Any]:
     tree = {"$error": name, **state}
     return tree | {"traceback": traceback} if traceback else tree

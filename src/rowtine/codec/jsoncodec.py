@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from rowtine.codec.classes import Registry
 from rowtine.codec.decoding import Decoder
-from rowtine.codec.encoding import Encoder
+from rowtine.codec.encoding import Encoder, leaf_encoder
 from rowtine.codec.errors import (
     attempt,
     fitting,
@@ -23,6 +23,7 @@ from rowtine.codec.text import (
     TooLarge,
     dumps,
     is_plain_key,
+    is_untagged,
     loads,
     megabytes,
     storable,
@@ -71,8 +72,9 @@ class JsonCodec:
         Raises TypeError with `what` and the path if it cannot be stored, PayloadError if it is too
         large or nested too deeply.
         """
+        leaf = leaf_encoder(value)
         try:
-            text = dumps(self._encoder().tree(value))
+            text = dumps(self._encoder().tree(value) if leaf is None else leaf(value))
         except (Refused, RecursionError) as error:
             raise self._refusal(error, what) from error.__cause__
         return self._within_limit(text, f"{what} is")
@@ -81,7 +83,8 @@ class JsonCodec:
         """The value, made afresh at each call. Raises DecodeError if today's types do not fit."""
         if payload is None:
             return None
-        return self._decoder.value(_parsed(payload))
+        tree = _parsed(payload)
+        return tree if is_untagged(payload, self._max_depth) else self._decoder.value(tree)
 
     def encode_arguments(self, arguments: Arguments) -> str:
         """The text ``{"args": [...], "kwargs": {...}}``, without the parts that are empty.
@@ -106,8 +109,10 @@ class JsonCodec:
         (the single positional argument).
         """
         parts = {} if payload is None else _argument_parts(_parsed(payload))
-        args = self._decoder.value(parts.get("args", []), depth=-1)
-        kwargs = self._decoder.value(parts.get("kwargs", {}), depth=-1)
+        args, kwargs = parts.get("args", []), parts.get("kwargs", {})
+        if payload is not None and not is_untagged(payload, self._max_depth):
+            args = self._decoder.value(args, depth=-1)
+            kwargs = self._decoder.value(kwargs, depth=-1)
         if not (_is(list, args) and _is(dict, kwargs) and all(_is(str, name) for name in kwargs)):
             raise DecodeError("malformed arguments: args is no list, or kwargs no object")
         return Arguments(tuple(args), kwargs)
@@ -139,10 +144,16 @@ class JsonCodec:
         return self._decoder.revived(error) if isinstance(error, RemoteError) else error
 
     def _argument_trees(self, arguments: Arguments) -> list[Any]:
-        encoder, trees = self._encoder(), list[Any]()
+        encoder: Encoder | None = None  # most arguments are leaves, and need none
+        trees: list[Any] = []
         try:
             for value in (*arguments.args, *arguments.kwargs.values()):
-                trees.append(encoder.tree(value))
+                leaf = leaf_encoder(value)
+                if leaf is None:
+                    encoder = encoder or self._encoder()
+                    trees.append(encoder.tree(value))
+                else:
+                    trees.append(leaf(value))
         except (Refused, RecursionError) as error:
             label, _ = arguments.labelled()[len(trees)]
             raise self._refusal(error, label) from error.__cause__

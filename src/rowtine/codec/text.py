@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
@@ -43,13 +46,19 @@ class TooLarge(Refused):
 
 def dumps(tree: Any) -> str:
     """The JSON text of plain values, ASCII only."""
-    text = msgspec.json.encode(tree).decode()
+    text = _encode(tree).decode()
     return text if text.isascii() else _NOT_ASCII.sub(_escape, text)
 
 
 def loads(text: str) -> Any:
     """The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
-    return msgspec.json.decode(text)
+    return _decode(text)
+
+
+def is_untagged(text: str, depth: int) -> bool:
+    """Whether a JSON text means just what it says: no key in it starts with `$`, however it is
+    written, and there are not enough brackets to be nested more than `depth` deep."""
+    return '"$' not in text and "\\u0024" not in text and text.count("[") + text.count("{") <= depth
 
 
 def _escape(run: re.Match[str]) -> str:

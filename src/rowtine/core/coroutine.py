@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import gc
 import sys
 import sysconfig
@@ -27,6 +28,7 @@ from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import JOIN_KINDS, Kind, Resolution
 from rowtine.core.tasks import Ended, Group, Next, Spawn, Task
+from rowtine.core.values import value
 from rowtine.errors import IncompatibleState, UsageError
 
 __all__ = [
@@ -52,7 +54,7 @@ _OURS = tuple(str(_PACKAGE / name) for name in ("core", "awaitables.py", "fanout
 # ------------------------------------------------------------------------------- what is recorded
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Wait:
     """What a coroutine asked for, as it is recorded and compared.
 
@@ -78,7 +80,7 @@ class Wait:
     token: str | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Entry:
     """A wait and what it came to: one line of a journal.
 
@@ -96,7 +98,7 @@ class Entry:
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Where:
     """The user's line at which a coroutine is suspended, and the await stack down to it."""
 
@@ -315,7 +317,7 @@ class Continuation:
 # ------------------------------------------------------------------------------------ one step
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Suspended:
     """The body waits."""
 
@@ -325,12 +327,12 @@ class Suspended:
     """Where it has awaited natively since its last wait, each place once."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Returned:
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Raised:
     error: BaseException
 
@@ -566,13 +568,19 @@ def await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> _Chain:
 
 def where(chain: _Chain) -> Where | None:
     """The innermost line of the user's code in an await chain."""
-    lines = [
-        (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-        for _, frame in chain
-        if not frame.f_code.co_filename.startswith(_OURS)
-    ]
-    if not lines:
-        return None
+    lines = tuple(
+        [
+            (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+            for _, frame in chain
+            if not frame.f_code.co_filename.startswith(_OURS)
+        ]
+    )
+    return _where(lines) if lines else None
+
+
+@functools.lru_cache(maxsize=1_000)
+def _where(lines: tuple[tuple[str, int, str], ...]) -> Where:
+    """Kept, because bodies are seen at the same few places again and again."""
     file, line, _ = lines[-1]
     return Where(file, line, tuple(f"{file}:{line} in {name}" for file, line, name in lines))
 

@@ -104,6 +104,25 @@ class JoinChange:
     decided_by: int | None = None
 
 
+# Functions of this sort, because `list[CallRequest]()` takes five times as long as `[]`.
+
+
+def _no_calls() -> list[CallRequest]:
+    return []
+
+
+def _no_coroutines() -> list[Coroutine]:
+    return []
+
+
+def _no_ids() -> set[int]:
+    return set()
+
+
+def _no_numbers() -> dict[int, int]:
+    return {}
+
+
 def _no_finished() -> dict[int, CoroutineResult]:
     return {}
 
@@ -116,21 +135,29 @@ def _no_delivered() -> dict[int, Resolution]:
     return {}
 
 
+def _no_released() -> dict[tuple[int, int], int]:
+    return {}
+
+
+def _no_places() -> list[Where]:
+    return []
+
+
 @dataclass(slots=True)
 class Changes:
     """Everything that a round changed: what the store writes, in one transaction."""
 
     delivered: dict[int, Resolution] = field(default_factory=_no_delivered)
     """call id -> how its wait ended; includes the calls that were cancelled."""
-    calls: list[CallRequest] = field(default_factory=list[CallRequest])
-    spawned: list[Coroutine] = field(default_factory=list[Coroutine])
+    calls: list[CallRequest] = field(default_factory=_no_calls)
+    spawned: list[Coroutine] = field(default_factory=_no_coroutines)
     finished: dict[int, CoroutineResult] = field(default_factory=_no_finished)
-    cancelled: set[int] = field(default_factory=set[int])
+    cancelled: set[int] = field(default_factory=_no_ids)
     """Coroutines that were told to stop and are still cleaning up."""
     joins: dict[tuple[int, int], JoinChange] = field(default_factory=_no_joins)
-    timers: dict[int, int] = field(default_factory=dict[int, int])
+    timers: dict[int, int] = field(default_factory=_no_numbers)
     """call id -> the timer of the time limit that ended its wait."""
-    released: dict[tuple[int, int], int] = field(default_factory=dict[tuple[int, int], int])
+    released: dict[tuple[int, int], int] = field(default_factory=_no_released)
     """Coroutine and seq of a join -> how many of its parked members may begin."""
 
 
@@ -145,7 +172,7 @@ class Poll:
     max_wait_seconds: float | None
     changes: Changes
     status: Status = Status.OK
-    native: list[Where] = field(default_factory=list[Where])
+    native: list[Where] = field(default_factory=_no_places)
     """Where coroutines that suspend in this round have awaited natively in it: these awaits run
     again at a rebuild."""
 

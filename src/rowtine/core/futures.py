@@ -8,6 +8,7 @@ delivery may be repeated at will.
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableSet, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,6 +91,10 @@ class CallFuture:
     def value(self) -> Any:
         return None if self.result is None else self.result.value
 
+    def copied(self) -> CallFuture:
+        """A future of its own, as of the other kinds."""
+        return CallFuture(self.result, self.first_error, self.call_id)
+
 
 def _no_results() -> dict[int, CoroutineResult]:
     return {}
@@ -135,6 +140,16 @@ class AllFuture:
         ended = [self.results[id] for id in self.order]
         return [result.value if result.error is None else result.error for result in ended]
 
+    def copied(self) -> AllFuture:
+        return AllFuture(
+            self.order,
+            copy(self.waiting),
+            dict(self.results),
+            self.first_error,
+            self.max_failures,
+            self.failed,
+        )
+
 
 @dataclass(slots=True)
 class AnyFuture:
@@ -174,6 +189,15 @@ class AnyFuture:
     def value(self) -> Any:
         return None if self.first_result is None else self.first_result.value
 
+    def copied(self) -> AnyFuture:
+        return AnyFuture(
+            self.order,
+            copy(self.waiting),
+            self.first_result,
+            dict(self.errors),
+            self.generic_error,
+        )
+
 
 @dataclass(slots=True)
 class RaceFuture:
@@ -202,6 +226,9 @@ class RaceFuture:
 
     def value(self) -> Any:
         return None if self.first_result is None else self.first_result.value
+
+    def copied(self) -> RaceFuture:
+        return RaceFuture(copy(self.waiting), self.first_result, self.first_error)
 
 
 JoinFuture = AllFuture | AnyFuture | RaceFuture

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass
-from typing import Any
 
 from rowtine.core.coroutine import Continuation, Entry, Frame, Step
 from rowtine.core.futures import CallFuture
@@ -66,8 +64,7 @@ class Present:
         """This round's own copy of a coroutine and its future; the given state stays as it is."""
         if (mine := self.owned.get(coroutine.id)) is not None:
             return mine
-        mine = self.owned[coroutine.id] = copy(coroutine)
-        mine.result = _copied(coroutine.result)
+        mine = self.owned[coroutine.id] = coroutine.copied()
         if coroutine.id in self.suspended:
             self.suspended[coroutine.id] = mine
         return mine
@@ -174,13 +171,3 @@ class Present:
             for each in list(self.suspended.values())
             if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
         ]
-
-
-def _copied(future: Any) -> Any:
-    if future is None:
-        return None
-    mine = copy(future)
-    for name in ("waiting", "results", "errors"):
-        if (part := getattr(mine, name, None)) is not None:
-            setattr(mine, name, copy(part))
-    return mine

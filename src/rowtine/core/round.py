@@ -9,7 +9,6 @@ import contextvars
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -141,13 +140,7 @@ class OneShotScheduler:
             raise IncompatibleState(
                 f"the state has engine semantics {state.semantics}, this is {SEMANTICS}"
             )
-        return replace(
-            state,
-            suspended=dict(state.suspended),
-            ready=list(state.ready),
-            prev_callers=list(state.prev_callers),
-            ended=dict(state.ended),
-        )
+        return state.copied()
 
 
 # --------------------------------------------------------------------------------------- a round
@@ -291,14 +284,14 @@ class _Round:
         if frame is None:
             frame = Frame(self.root, self.codec, coroutine.id, self.state.seed)
         coroutine = self.here.own(coroutine)
+        journal = continuation.journal
         if resolved is not None:
-            journal = continuation.journal
-            coroutine.coroutine = replace(
-                continuation,
-                journal=None if journal is None else (*journal, resolved),
-                slot=Slot(),
-            )
+            journal = None if journal is None else (*journal, resolved)
             coroutine.seq += 1
+        # The round's own, like the coroutine.
+        coroutine.coroutine = Continuation(
+            continuation.body, continuation.input, journal, continuation.began
+        )
         coroutine.result = coroutine.wait = None
         self.state.suspended.pop(coroutine.id, None)
         self.places[coroutine.id] = place
@@ -306,11 +299,13 @@ class _Round:
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         if isinstance(step, Suspended):
-            await self._do_asked(coroutine, frame)
-            await self._suspend(coroutine, frame, replace(step, wait=placed(step.wait)))
+            if frame.running.asked:
+                await self._do_asked(coroutine, frame)
+            await self._suspend(coroutine, frame, step, placed(step.wait))
         else:
             result = self._result(coroutine.id, step)
-            await self._stop_spawned(coroutine, frame)
+            if frame.running.groups:
+                await self._stop_spawned(coroutine, frame)
             await self._finish(coroutine, result)
 
     def _result(self, id: int, end: Returned | Raised) -> CoroutineResult:
@@ -322,18 +317,20 @@ class _Round:
             case Raised():
                 return self._failure(id, end.error)
 
-    async def _suspend(self, coroutine: Coroutine, frame: Frame, step: Suspended) -> None:
-        coroutine.coroutine = replace(_body_of(coroutine), slot=Slot(frame))
-        coroutine.wait = step.wait
+    async def _suspend(
+        self, coroutine: Coroutine, frame: Frame, step: Suspended, wait: Wait
+    ) -> None:
+        _body_of(coroutine).slot = Slot(frame)
+        coroutine.wait = wait
         self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
         self.here.stepping.discard(coroutine.id)
-        if step.wait.kind in CALL_KINDS:
-            self._request(coroutine, step.wait, step.where)
-        elif step.wait.kind is Kind.TASK:
-            await self._watch(coroutine, step.wait, step.where)
+        if wait.kind in CALL_KINDS:
+            self._request(coroutine, wait, step.where)
+        elif wait.kind is Kind.TASK:
+            await self._watch(coroutine, wait, step.where)
         else:
-            await self._resolve_empty(self._open(coroutine, step.wait, step.where))
+            await self._resolve_empty(self._open(coroutine, wait, step.where))
         if frame.running.cancelling:  # told to stop, and suspended before it heard
             frame.running.cancelling = coroutine.cancelled = False
             await self._cancel(coroutine, self.places[coroutine.id], frame.running.reason)
@@ -365,7 +362,7 @@ class _Round:
         continuation = _body_of(coroutine)
         if continuation.journal is not None:
             entry = Entry(wait, Resolution.RESULT, ids.start)
-            coroutine.coroutine = replace(continuation, journal=(*continuation.journal, entry))
+            continuation.journal = (*continuation.journal, entry)
         ready = self._begin_members(coroutine, wait, ids, None)
         coroutine.seq += 1
         return ready

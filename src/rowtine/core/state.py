@@ -51,6 +51,24 @@ class Coroutine:
     limited: bool = False
     """Whether it is a call whose end makes room for the next member of its join."""
 
+    def copied(self) -> Coroutine:
+        """One that a round may change: with a future of its own. (`copy` and `replace` find out
+        anew each time which fields there are, which takes several times as long.)"""
+        return Coroutine(
+            self.id,
+            self.parent_id,
+            self.coroutine,
+            None if self.result is None else self.result.copied(),
+            self.kind,
+            self.seq,
+            self.serves,
+            self.wait,
+            self.members,
+            self.cancelled,
+            self.shielded,
+            self.limited,
+        )
+
 
 def _no_coroutines() -> dict[int, Coroutine]:
     return {}
@@ -79,6 +97,22 @@ class State:
     exit: CoroutineResult | None = None
     """What the main coroutine came to, while the last clean-up is still running."""
     semantics: int = SEMANTICS
+
+    def copied(self) -> State:
+        """One that a round may change."""
+        return State(
+            self.version,
+            dict(self.suspended),
+            list(self.ready),
+            self.next_coroutine_id,
+            self.next_call_id,
+            list(self.prev_callers),
+            self.outstanding_calls,
+            dict(self.ended),
+            self.seed,
+            self.exit,
+            self.semantics,
+        )
 
 
 class Loader(Protocol):
