@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from sqlalchemy import (
     ColumnElement,
     Connection,
-    Row,
     and_,
     case,
     false,
@@ -39,12 +38,12 @@ from rowtine.store import signals
 from rowtine.store import statements as sql
 from rowtine.store.each import Each, write
 from rowtine.store.loading import Execution, exit_to_text
-from rowtine.store.locks import lock_calls, lock_states
+from rowtine.store.locks import Locked, lock
 from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.store.recording import holds, outcome_rows
 from rowtine.store.tables import calls, states
-from rowtine.store.types import among, moment_values, now
+from rowtine.store.types import moment_values, now
 from rowtine.store.workers import Mark
 
 __all__ = ["Begins", "Committed", "Round", "commit"]
@@ -127,29 +126,29 @@ def commit(
     cancelled = {id for ids in withdrawn.values() for id in ids}
     exits = [each.outcome for each in every if each.outcome is not None]
     callers = {o.execution_id for o in (*exits, *outcomes) if o.execution_id is not None}
-    states = lock_states(connection, {each.execution.id for each in every} | callers | cancelled)
-    standing = lock_calls(
+    locked = lock(
         connection,
-        {each.execution.id for each in every if each.outcome or each.execution.seen_round is None}
+        {each.execution.id for each in every} | callers | cancelled,
+        {each.execution.id for each in every if _needs_its_call(each)}
         | {outcome.id for outcome in (*outcomes, *ends)}
         | cancelled,
+        {each.execution.root_id for each in every if each.begins},
     )
-    fences = _Fences(states, standing)
+    fences = _Fences(locked)
     held = [fences.hold(family) for _, family in families]
     won = [
         each for (_, family), holds in zip(families, held, strict=True) if holds for each in family
     ]
-    told = _told_to_stop(connection, won)
     lost = {id for each in won for id in withdrawn.get(each.execution.id, ())}
     arrived = _arrived(connection, lost)
-    writes = _Writes(codec, states, told)
+    writes = _Writes(codec, locked)
     for each in won:
         writes.add(each, arrived.get(each.execution.id, 0))
-    recorded = [outcome.id not in lost and holds(outcome, standing) for outcome in outcomes]
+    recorded = [outcome.id not in lost and holds(outcome, locked.calls) for outcome in outcomes]
     plain = [outcome for outcome, holds in zip(outcomes, recorded, strict=True) if holds]
     plain += writes.exits.values()
-    counters = {id: state.arrived for id, state in states.items()}
-    stopped = {call.id: call.withdrawn for call in standing.values() if call.cancelling}
+    counters = {id: state.arrived for id, state in locked.states.items()}
+    stopped = {id: call.withdrawn for id, call in locked.calls.items() if call.cancelling}
     writes.merge(outcome_rows(plain, counters, stopped | dict.fromkeys(lost, True)))
     if mark is not None:
         writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
@@ -160,12 +159,18 @@ def commit(
     return Committed(held, recorded, at, writes.begun, min(waits, default=None))
 
 
+def _needs_its_call(round: Round) -> bool:
+    """Whether the call of a round's execution is locked too: its own fence is there before the
+    first round, what it comes to, and whether it was told to stop. The last a hand-off sees from
+    its state, which nobody has claimed and somebody has woken."""
+    return round.outcome is not None or round.execution.seen_round is None or not round.taken
+
+
 class _Fences:
     """Whether what was locked is still what a round or an outcome was made for."""
 
-    def __init__(self, states: Mapping[str, Row[Any]], standing: Mapping[str, Row[Any]]) -> None:
-        self.states = states
-        self.standing = standing
+    def __init__(self, locked: Locked) -> None:
+        self.locked = locked
         self.taken: set[str] = set()
 
     def hold(self, family: Sequence[Round]) -> bool:
@@ -173,7 +178,7 @@ class _Fences:
         held = (
             self.taken.isdisjoint(ids)
             and all(self._holds(each.execution) for each in family)
-            and all(holds(each, self.standing) for round in family for each in round.outcomes())
+            and all(holds(each, self.locked.calls) for round in family for each in round.outcomes())
         )
         if held:
             self.taken |= ids
@@ -181,22 +186,11 @@ class _Fences:
 
     def _holds(self, execution: Execution) -> bool:
         if execution.seen_round is None:
-            call = self.standing.get(execution.id)
+            call = self.locked.calls.get(execution.id)
             fence = (Phase.RUNNING.value, execution.claim)
-            return call is not None and bool((call.phase, call.claim) == fence)
-        state = self.states.get(execution.id)
-        seen = (execution.seen_round, execution.run)
-        return state is not None and bool((state.round, state.run) == seen)
-
-
-def _told_to_stop(connection: Connection, rounds: Sequence[Round]) -> set[str]:
-    """Those of these executions and of their roots that were told to stop. They need no lock: who
-    tells them locks the state first."""
-    ids = {id for each in rounds for id in (each.execution.id, each.execution.root_id)}
-    return set(connection.scalars(_TOLD, {"ids": ids})) if ids else set()
-
-
-_TOLD = select(calls.c.id).where(among(calls.c.id), calls.c.cancelling)
+            return call is not None and (call.phase, call.claim) == fence
+        state = self.locked.states.get(execution.id)
+        return state is not None and (state.run, state.round) == execution.stand
 
 
 def _signals(
@@ -223,13 +217,22 @@ def _signals(
 
 def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, list[str]]:
     """The ids of the calls that these rounds cancel, by execution."""
-    wanted = [which for round in rounds if (which := _cancelled_by(round)) is not None]
+    wanted = [
+        which
+        for round in rounds
+        if _gives_up(round) and (which := _cancelled_by(round)) is not None
+    ]
     found: dict[str, list[str]] = defaultdict(list)
     if wanted:
         statement = select(calls.c.id, calls.c.execution_id).where(or_(*wanted))
         for row in connection.execute(statement):
             found[row.execution_id].append(row.id)
     return found
+
+
+def _gives_up(round: Round) -> bool:
+    changes = round.output.changes
+    return changes is None or any(how in WITHDRAWN for how in changes.delivered.values())
 
 
 def _cancelled_by(round: Round) -> ColumnElement[bool] | None:
@@ -293,10 +296,9 @@ def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
 class _Writes:
     """The rows of several rounds, gathered into one list a statement."""
 
-    def __init__(self, codec: Codec, states: Mapping[str, Row[Any]], told: set[str]) -> None:
+    def __init__(self, codec: Codec, locked: Locked) -> None:
         self.codec = codec
-        self.states = states
-        self.told = told
+        self.locked = locked
         self.rows: dict[Each, list[dict[str, Any]]] = {}
         self.released: list[dict[str, Any]] = []
         self.exits: dict[str, Outcome] = {}
@@ -419,10 +421,19 @@ class _Writes:
     def _wait(self, execution: Execution, output: Poll, taken: int) -> float | None:
         """Seconds until the next round is due: at once if enough has arrived meanwhile, or if the
         execution was told to stop while this one ran, which did not know it."""
-        state = self.states[execution.id]
-        enough = state.arrived - state.delivered - taken >= output.min_results
-        told = (execution.id in self.told) != execution.cancelling
-        return 0.0 if enough or told else output.max_wait_seconds
+        enough = self._enough(execution, output, taken)
+        return 0.0 if enough or self._told(execution) else output.max_wait_seconds
+
+    def _enough(self, execution: Execution, output: Poll, taken: int) -> bool:
+        state = self.locked.states[execution.id]
+        return state.arrived - state.delivered - taken >= output.min_results
+
+    def _told(self, execution: Execution) -> bool:
+        """Whether an execution was told to stop while its round ran, which did not know it; or
+        woken, by somebody who may have told it."""
+        if (call := self.locked.calls.get(execution.id)) is not None:
+            return call.cancelling != execution.cancelling
+        return self.locked.states[execution.id].woken
 
     def _coroutine(self, key: dict[str, Any], coroutine: Coroutine) -> None:
         continuation = coroutine.coroutine
@@ -510,7 +521,8 @@ class _Writes:
     def _begins(self, round: Round, call: CallRequest) -> str | None:
         """The id of a call that begins at once; None if it has to wait for its turn, or for what
         its caller does who was told to stop."""
-        if round.begins is None or self.told & {round.execution.id, round.execution.root_id}:
+        execution = round.execution
+        if round.begins is None or execution.root_id in self.locked.told or self._told(execution):
             return None
         return round.begins.ids.get(call.call_id)
 

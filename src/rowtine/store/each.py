@@ -19,7 +19,6 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
-    Executable,
     Select,
     Table,
     Text,
@@ -35,7 +34,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from rowtine.store.types import JsonText, now
+from rowtine.store.prepared import Prepared
+from rowtine.store.types import JsonText, moment_read, now
 
 __all__ = ["Delete", "Each", "Field", "Insert", "Update", "write"]
 
@@ -59,9 +59,9 @@ class Each(ABC):
         return f"<each {self.name}>"
 
     @cached_property
-    def for_one(self) -> Any:
+    def for_one(self) -> Prepared:
         """For one row, whose values are parameters."""
-        return self._statement(_Parameters(self.types))
+        return Prepared(self._statement(_Parameters(self.types)))
 
     @cached_property
     def for_all(self) -> Any:
@@ -152,30 +152,30 @@ def write(connection: Connection, *batches: Mapping[Each, Rows]) -> datetime:
     The batches come one after the other. On PostgreSQL those of one batch are one statement, so
     that no two of them may touch the same row, or see what another did.
     """
-    at: datetime | None = None
+    at: Any = None
     postgresql = connection.dialect.name == "postgresql"
     for batch in batches:
         chosen = {each: rows for each, rows in batch.items() if rows}
         if postgresql and chosen:
             documents = {each.parameter: _text(rows) for each, rows in chosen.items()}
-            at = connection.scalar(_together(tuple(chosen)), documents)
+            at = _together(tuple(chosen)).execute(connection, documents).scalar_one()
         else:
             for each, rows in chosen.items():
-                connection.execute(each.for_one, list(rows))
-    return at or connection.scalars(_NOW).one()
+                each.for_one.execute(connection, rows)
+    return moment_read(at or _NOW.execute(connection, {}).scalar_one())
 
 
-_NOW = select(now())
+_NOW = Prepared(select(now()))
 
 
 @lru_cache(maxsize=1024)
-def _together(chosen: tuple[Each, ...]) -> Executable:
+def _together(chosen: tuple[Each, ...]) -> Prepared:
     """One statement that makes all of these writes, and says when."""
     whole: Select[Any] = select(now())
     for each in chosen:
         made: Any = each.for_all
         whole = whole.add_cte(made.cte(each.name))
-    return whole
+    return Prepared(whole)
 
 
 def _text(rows: Rows) -> str:

@@ -3,45 +3,131 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, and_, false, func, literal, null, select, union_all
 
+from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
-from rowtine.store.types import among
+from rowtine.store.types import among, as_text, now
 
-__all__ = ["lock_calls", "lock_states"]
+__all__ = ["Locked", "LockedCall", "LockedState", "lock", "lock_calls", "lock_states"]
+
+
+class LockedState(NamedTuple):
+    """What a commit wants to know of a suspended execution."""
+
+    round: int
+    run: int
+    arrived: int
+    delivered: int
+    woken: bool
+    """Whether its next round is due, and nobody has claimed it."""
+
+
+class LockedCall(NamedTuple):
+    """What a commit wants to know of a call."""
+
+    phase: str
+    claim: int
+    cancelling: bool
+    withdrawn: bool
+    """Of one that is not done: whether its caller waits for it no more."""
+
+
+class Locked(NamedTuple):
+    """The rows that a commit has locked, by id."""
+
+    states: dict[str, LockedState]
+    calls: dict[str, LockedCall]
+    told: set[str]
+    """Those of the roots that were told to stop. They are not locked."""
+
+
+_LOCKED_STATES = (
+    select(
+        literal("state").label("what"),
+        as_text(states.c.id).label("id"),
+        states.c.round,
+        states.c.run,
+        states.c.arrived,
+        states.c.delivered,
+        null().label("phase"),
+        func.coalesce(and_(states.c.worker.is_(None), states.c.wake_at <= now()), false()).label(
+            "one"
+        ),
+        false().label("other"),
+    )
+    .where(among(states.c.id, "states"))
+    .order_by(states.c.id)
+    .with_for_update(key_share=True)
+    .cte("locked_states")
+    .prefix_with("MATERIALIZED")
+)
+
+_LOCKED_CALLS = (
+    select(
+        literal("call").label("what"),
+        as_text(calls.c.id).label("id"),
+        calls.c.claim.label("round"),
+        literal(0).label("run"),
+        literal(0).label("arrived"),
+        literal(0).label("delivered"),
+        calls.c.phase,
+        calls.c.cancelling.label("one"),
+        calls.c.delivered_round.is_not(None).label("other"),
+    )
+    .where(among(calls.c.id, "calls"))
+    .order_by(calls.c.id)
+    .with_for_update(key_share=True)
+    .cte("locked_calls")
+    .prefix_with("MATERIALIZED")
+)
+
+_ROOTS = select(
+    literal("root").label("what"),
+    as_text(calls.c.id).label("id"),
+    *(literal(0).label(name) for name in ("round", "run", "arrived", "delivered")),
+    null().label("phase"),
+    false().label("one"),
+    false().label("other"),
+).where(among(calls.c.id, "roots"), calls.c.cancelling)
+
+# An Append runs its parts one after the other: the states are locked before the calls.
+_LOCK = Prepared(union_all(select(_LOCKED_STATES), select(_LOCKED_CALLS), _ROOTS))
+
+
+def lock(
+    connection: Connection,
+    states: Collection[str],
+    calls: Collection[str],
+    roots: Collection[str] = (),
+) -> Locked:
+    """Lock states, then calls, in one statement; and look which of the roots were told to stop."""
+    locked = Locked({}, {}, set())
+    rows = _LOCK.execute(connection, {"states": states, "calls": calls, "roots": roots})
+    for what, id, round, run, arrived, delivered, phase, one, other in rows:
+        if what == "state":
+            locked.states[id] = LockedState(round, run, arrived, delivered, bool(one))
+        elif what == "call":
+            locked.calls[id] = LockedCall(phase, round, bool(one), bool(other))
+        else:
+            locked.told.add(id)
+    return locked
+
 
 _STATES = (
     select(states).where(among(states.c.id)).order_by(states.c.id).with_for_update(key_share=True)
 )
 
-_CALLS = (
-    select(
-        calls.c.id,
-        calls.c.phase,
-        calls.c.claim,
-        calls.c.cancelling,
-        calls.c.delivered_round.is_not(None).label("withdrawn"),
-    )
-    .where(among(calls.c.id))
-    .order_by(calls.c.id)
-    .with_for_update(key_share=True)
-)
-
 
 def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
     """Lock the states of these executions; the rows that there are."""
-    return _locked(connection, _STATES, ids)
-
-
-def lock_calls(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock these calls; of each its phase, its claim, whether it was told to stop, and (of one
-    that is not done) whether its caller waits for it no more."""
-    return _locked(connection, _CALLS, ids)
-
-
-def _locked(connection: Connection, statement: Any, ids: Collection[str]) -> dict[str, Row[Any]]:
     if not ids:
         return {}
-    return {row.id: row for row in connection.execute(statement, {"ids": ids})}
+    return {row.id: row for row in connection.execute(_STATES, {"ids": ids})}
+
+
+def lock_calls(connection: Connection, ids: Collection[str]) -> dict[str, LockedCall]:
+    """Lock these calls."""
+    return lock(connection, (), ids).calls if ids else {}

@@ -19,7 +19,9 @@ __all__ = [
     "Timestamp",
     "after",
     "among",
+    "as_text",
     "moment",
+    "moment_read",
     "moment_values",
     "now",
     "seconds_since",
@@ -65,7 +67,7 @@ class Timestamp(TypeDecorator[datetime]):
             return None
         if isinstance(value, datetime):
             return value.astimezone(UTC)
-        return _EPOCH + timedelta(microseconds=value)
+        return _moment(value)
 
 
 class JsonText(UserDefinedType[str]):
@@ -116,16 +118,22 @@ def among(column: ColumnElement[str], name: str = "ids") -> ColumnElement[bool]:
     return _Among(column, bindparam(name, type_=_Ids()))
 
 
+def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
+    """An id as its usual text, also where no type sees what the driver gives."""
+    return cast(column, Text())
+
+
 @compiles(_Among, "postgresql")
 def _among_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
     column, ids = (compiler.process(each, **kw) for each in element.clauses)
-    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+    # The cast is parsed once: outside a subquery it would be parsed again for each row.
+    return f"{column} = ANY ((SELECT CAST({ids} AS UUID[]))::UUID[])"
 
 
 @compiles(_Among, "sqlite")
 def _among_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column, ids = (compiler.process(each, **kw) for each in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"
+    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL it stands for
@@ -154,6 +162,15 @@ def moment(name: str) -> ColumnElement[datetime]:
     return func.coalesce(
         bindparam(f"{name}_at", type_=Timestamp()), after(bindparam(f"{name}_in", type_=Float()))
     )
+
+
+def moment_read(value: Any) -> datetime:
+    """A moment as the driver gives it."""
+    return value.astimezone(UTC) if isinstance(value, datetime) else _moment(value)
+
+
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=microseconds)
 
 
 def moment_values(name: str, value: datetime | float | None) -> dict[str, Any]:
