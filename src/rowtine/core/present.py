@@ -6,7 +6,7 @@ asked for, at most once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rowtine.core.coroutine import Continuation, Entry, Frame, Step
@@ -45,12 +45,8 @@ class Present:
         """Coroutines that ended in this round: the rows still show them as suspended."""
         self.owned: dict[int, Coroutine] = {}
         """The round's own copies, which it may change."""
-        self.callers = {
-            coroutine.result.call_id: coroutine.id
-            for coroutine in state.suspended.values()
-            if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None
-        }
-        """Who waits for each call."""
+        self.callers = state.callers
+        self.sought_callers = False
         self.tasks = state.ended
         self.counted: set[int] = set()
         """Coroutines whose counters were asked for."""
@@ -59,6 +55,16 @@ class Present:
         self.sought: set[int] = set()
         self.earlier: dict[int, CoroutineResult] = {}
         """Tasks that were asked for, and what those came to that had ended."""
+
+    def caller(self, call_id: int) -> Coroutine | None:
+        """Who waits for a call."""
+        if call_id not in self.callers and not self.sought_callers:
+            self.sought_callers = True
+            self.callers.update(_callers(self.suspended))
+        coroutine = self.suspended.get(self.callers.get(call_id, -1))
+        if coroutine is None or not isinstance(coroutine.result, CallFuture):
+            return None
+        return coroutine if coroutine.result.call_id == call_id else None
 
     def own(self, coroutine: Coroutine) -> Coroutine:
         """This round's own copy of a coroutine and its future; the given state stays as it is."""
@@ -162,7 +168,7 @@ class Present:
         """Those that wait for a coroutine as a task."""
         if self.absent is not None and id not in self.watched:
             # All that have arrived are asked about at once.
-            ids = {id, *self.callers.values()} - self.watched
+            ids = {id, *_callers(self.suspended).values()} - self.watched
             self.watched |= ids
             for coroutine in await self.absent.waiters(sorted(ids)):
                 self.admit(coroutine)
@@ -171,3 +177,11 @@ class Present:
             for each in list(self.suspended.values())
             if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
         ]
+
+
+def _callers(suspended: Mapping[int, Coroutine]) -> dict[int, int]:
+    return {
+        coroutine.result.call_id: coroutine.id
+        for coroutine in suspended.values()
+        if isinstance(coroutine.result, CallFuture) and coroutine.result.call_id is not None
+    }

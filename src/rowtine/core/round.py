@@ -246,6 +246,7 @@ class _Round:
             return
         self.state.outstanding_calls += 1
         self.state.suspended[request.coroutine_id].result = CallFuture(call_id=request.call_id)
+        self.state.callers[request.call_id] = request.coroutine_id
 
     async def abandon(self) -> None:
         """The round failed: cancel what is running, drop every frame it took."""
@@ -576,31 +577,31 @@ class _Round:
     # -- results
 
     async def _deliver(self, result: CallResult, place: _Place) -> None:
-        id = self.here.callers.get(result.call_id)
-        coroutine = None if id is None else self.state.suspended.get(id)
+        coroutine = self.here.caller(result.call_id)
         if coroutine is None:
             return  # nobody waits for it, or no longer
         resolution = Resolution.RESULT if result.error is None else Resolution.ERROR
-        await self._answer(coroutine, result, resolution, place)
+        self._answered(coroutine, result.call_id, resolution, place)
+        await self._wake(coroutine, resolution, result.value, result.error)
 
     async def _deliver_poll_error(self, error: Exception) -> None:
         encoded = self.codec.encode_error(error)
         for order, id in enumerate(self.state.prev_callers):
             match await self.here.whole(id):
                 case Coroutine(result=CallFuture(call_id=int(call_id))) as coroutine:
-                    result = CallResult(call_id, error=encoded)
-                    await self._answer(coroutine, result, Resolution.POLL_ERROR, (1, order))
+                    self._answered(coroutine, call_id, Resolution.POLL_ERROR, (1, order))
+                    await self._wake(coroutine, Resolution.POLL_ERROR, None, encoded)
                 case _:
                     pass
 
-    async def _answer(
-        self, coroutine: Coroutine, result: CallResult, resolution: Resolution, place: _Place
+    def _answered(
+        self, coroutine: Coroutine, call_id: int, resolution: Resolution, place: _Place
     ) -> None:
         """The call that `coroutine` waits for has come to something."""
         self.places[coroutine.id] = place
-        self.changes.delivered[result.call_id] = resolution
+        self.state.callers.pop(call_id, None)
+        self.changes.delivered[call_id] = resolution
         self.state.outstanding_calls -= 1
-        await self._wake(coroutine, resolution, result.value, result.error)
 
     async def _wake(
         self, coroutine: Coroutine, resolution: Resolution, value: Payload, error: Exception | None
@@ -656,7 +657,8 @@ class _Round:
 
     async def _fold(self, child: Coroutine, result: CoroutineResult) -> None:
         """Give a child's result to the join that it serves, or to who waits for it as a task."""
-        parent = await self.here.parent(child)
+        parent = self.here.suspended.get(-1 if child.parent_id is None else child.parent_id)
+        parent = parent or await self.here.parent(child)
         wait = None if parent is None else parent.wait
         joined = wait is not None and wait.kind in JOIN_KINDS
         if parent is None or not joined or parent.seq != child.serves:
@@ -667,9 +669,10 @@ class _Round:
         future = parent.result
         if future is None or isinstance(future, CallFuture):
             return
-        if future.ready() or child.id not in future.waiting:
-            return
+        waiting = len(future.waiting)
         future.add_result(result)
+        if len(future.waiting) == waiting:
+            return  # it was decided before
         change = self._join_change(parent)
         change.pending = len(future.waiting)
         change.failed = future.failed if isinstance(future, AllFuture) else 0
@@ -768,6 +771,7 @@ class _Round:
 
     def _given_up(self, call_id: int, timer: int | None) -> None:
         """Nobody waits for a call any more: whoever did was told to stop, or its time is up."""
+        self.state.callers.pop(call_id, None)
         self.changes.delivered[call_id] = _given_up_how(timer)
         if timer is not None:
             self.changes.timers[call_id] = timer

@@ -78,6 +78,10 @@ def _no_results() -> dict[int, CoroutineResult]:
     return {}
 
 
+def _no_callers() -> dict[int, int]:
+    return {}
+
+
 @dataclass(slots=True)
 class State:
     """Everything a scheduler remembers of one execution."""
@@ -97,6 +101,9 @@ class State:
     exit: CoroutineResult | None = None
     """What the main coroutine came to, while the last clean-up is still running."""
     semantics: int = SEMANTICS
+    callers: dict[int, int] = field(default_factory=_no_callers, compare=False, repr=False)
+    """Who waits for each call, as far as the round before knew it. What is missing here is looked
+    for among all that are suspended."""
 
     def copied(self) -> State:
         """One that a round may change."""
@@ -112,6 +119,7 @@ class State:
             self.seed,
             self.exit,
             self.semantics,
+            dict(self.callers),
         )
 
 
