@@ -841,7 +841,11 @@ async def _step(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
     frame.running.task = asyncio.current_task()
-    return await drive(frame, continuation, codec, resolved)
+    try:
+        return await drive(frame, continuation, codec, resolved)
+    finally:
+        # Its context holds the frame: what is not a cycle needs no garbage collector.
+        frame.running.task = None
 
 
 def _step_made_by(task: asyncio.Task[Step]) -> Step:
