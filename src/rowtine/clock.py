@@ -6,8 +6,7 @@ be an hour wrong. These are for waits inside one process and for the readable ha
 
 from __future__ import annotations
 
-import random
-import secrets
+import os
 import threading
 import time
 
@@ -18,8 +17,38 @@ __all__ = ["jitter", "monotonic", "new_id", "new_seed"]
 monotonic = time.monotonic
 """Seconds, for measuring how long something took in this process."""
 
-jitter = random.SystemRandom().random
-"""A random number in [0, 1)."""
+
+class _Chance:
+    """Random bytes of the system, asked for by the page: each time costs a system call.
+
+    Each byte is given out once; what a fork has copied is thrown away by the child.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self._lock = threading.Lock()
+        self._bytes = b""
+        self._at = 0
+
+    def take(self, count: int) -> bytes:
+        with self._lock:
+            if self._at + count > len(self._bytes):
+                self._bytes, self._at = os.urandom(4096), 0
+            taken = self._bytes[self._at : self._at + count]
+            self._at += count
+            return taken
+
+
+_chance = _Chance()
+
+
+def jitter() -> float:
+    """A random number in [0, 1)."""
+    return int.from_bytes(_chance.take(6)) / (1 << 48)
 
 
 class _IdSource:
@@ -50,9 +79,9 @@ _ids = _IdSource()
 
 def new_seed() -> str:
     """128 bits that nobody can guess: promises' tokens are drawn from them."""
-    return secrets.token_hex(16)
+    return _chance.take(16).hex()
 
 
 def new_id() -> str:
     """A new UUIDv7."""
-    return _ids.next(time.time_ns() // 1_000_000, secrets.randbits(62))
+    return _ids.next(time.time_ns() // 1_000_000, int.from_bytes(_chance.take(8)))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import uuid
-
 __all__ = ["uuid7"]
 
 
 def uuid7(milliseconds: int, counter: int, random: int) -> str:
-    """A UUIDv7 from a Unix time in milliseconds, a 12-bit counter and 62 random bits."""
+    """A UUIDv7 from a Unix time in milliseconds, a 12-bit counter and 62 random bits (of more, the
+    last ones)."""
     value = (milliseconds & ((1 << 48) - 1)) << 80
     value |= 0x7 << 76 | (counter & 0xFFF) << 64
     value |= 0b10 << 62 | random & ((1 << 62) - 1)
-    return str(uuid.UUID(int=value))
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
