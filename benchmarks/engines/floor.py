@@ -1,0 +1,81 @@
+"""The floor: a plain loop of psycopg that writes the very rows that rowtine writes.
+
+rowtine runs one execution, and each of its bodies takes a picture of the tables. What changes from
+one picture to the next (rows that are new, changed or gone) is a *move*. The floor makes the same
+moves for many executions, a hundred at a time: one transaction a move, one statement for each row
+of the picture. It decides nothing, loads nothing and runs nothing: no engine that leaves these rows
+can be much faster with one connection, and it follows rowtine when its tables change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import psycopg
+
+from benchmarks.bodies import now, observed
+from benchmarks.databases import settle
+from benchmarks.engines.moves import Album, Ids, Move, fresh_ids
+from benchmarks.engines.protocol import Engine, Program
+from benchmarks.engines.rowtine_engine import Rowtine
+from benchmarks.waiting import until
+from rowtine.store import schema
+
+AT_ONCE = 100
+"""Executions in one transaction."""
+
+
+class Floor(Engine):
+    """Not an engine at all: `run` makes moves, and nobody works."""
+
+    def prepare(self) -> None:
+        schema.migrate(self.url)
+
+    def run(self, program: Program, count: int) -> float:
+        accepting, *rest = _recorded(self.url, program)
+        ids = [fresh_ids() for _ in range(count)]
+        batches = [ids[i : i + AT_ONCE] for i in range(0, count, AT_ONCE)]
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            _make(connection, [accepting], batches)
+            settle(self.url)
+            began = now()
+            _make(connection, rest, batches)
+            return now() - began
+
+    def accept(self, program: Program, count: int, first: int = 0) -> None:
+        raise NotImplementedError("the floor stores nothing that anybody could work off")
+
+    def working(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def finished(self) -> int:
+        return 0
+
+
+def _make(
+    connection: psycopg.Connection,
+    wanted: Sequence[Sequence[Move]],
+    batches: Sequence[Sequence[Ids]],
+) -> None:
+    for together in wanted:
+        for batch in batches:
+            with connection.transaction(), connection.pipeline():
+                for move in together:
+                    connection.execute(move.statement, move.parameters(batch))
+
+
+def _recorded(url: str, program: Program) -> list[list[Move]]:
+    """The moves of one execution of this program; the first accepts it."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        album = Album(connection)
+        engine = Rowtine(url)
+        album.take_picture()
+        engine.accept(program, 1)
+        album.take_picture()
+        finished = engine.finished() + 1
+        with observed(album.take_picture), engine.working():
+            until(lambda: engine.finished() == finished)
+        album.take_picture()
+        engine.close()
+        return album.moves()

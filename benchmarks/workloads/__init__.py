@@ -1,0 +1,14 @@
+"""The workloads, in the order in which a round goes through them."""
+
+from __future__ import annotations
+
+from benchmarks.workloads.chain import CHAIN
+from benchmarks.workloads.fan_out import FAN_OUT, WIDE_FAN_OUT
+from benchmarks.workloads.insert import INSERTS
+from benchmarks.workloads.throughput import JOBS, ONE_STEP, TEN_STEPS
+from benchmarks.workloads.workload import Workload
+
+WORKLOADS: dict[str, Workload] = {
+    workload.name: workload
+    for workload in (INSERTS, TEN_STEPS, ONE_STEP, JOBS, CHAIN, FAN_OUT, WIDE_FAN_OUT)
+}
