@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: `python -m benchmarks.child WORKLOAD ENGINE URL CASE`."""
+"""One measurement in a process of its own: `benchmarks.child WORKLOAD ENGINE URL CASE`."""
 
 from __future__ import annotations
 

@@ -37,11 +37,17 @@ class Commits:
         event.remove(Engine, "commit", self._count)
         self._counts = {name: count - self._before[name] for name, count in self._server().items()}
 
-    def counts(self) -> dict[str, int]:
-        """`writing`: transactions that were given a number, which reading ones never are (of the
+    def per(self, steps: int) -> dict[str, float]:
+        """Transactions for each step.
+
+        `writing`: transactions that were given a number, which reading ones never are (of the
         whole server). `transactions`: all of this database, reading ones and the few of this
-        program included. `sqlalchemy`: commits through SQLAlchemy in this process, if any."""
-        return {**self._counts, **({"sqlalchemy": self._sqlalchemy} if self._sqlalchemy else {})}
+        program included. `sqlalchemy`: commits through SQLAlchemy in this process, if any.
+        """
+        counts = dict(self._counts)
+        if self._sqlalchemy:
+            counts["sqlalchemy"] = self._sqlalchemy
+        return {name: count / steps for name, count in counts.items()}
 
     def _count(self, _: object) -> None:
         self._sqlalchemy += 1

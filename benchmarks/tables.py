@@ -20,15 +20,15 @@ class Row:
     database: str
     engine: str
     values: tuple[str, ...]
-    """One for each figure of the workload, then the ratio to rowtine."""
+    """One for each figure of the workload, then how many times as fast as rowtine it is."""
 
 
 def heads(workload: Workload) -> tuple[str, ...]:
-    return (*(figure.unit for figure in workload.figures), "× rowtine")
+    return (*(figure.unit for figure in workload.figures), "ratio")
 
 
 def rows(report: Report, workload: Workload) -> Iterator[Row]:
-    """Grouped by case and database; the first group comes with its words, the others repeat none."""
+    """Engines at the same case on the same database stand together."""
     for (case, database), group in groupby(
         report.of(workload.name), lambda result: (in_words(result.case), result.database)
     ):

@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from benchmarks import programs
 from benchmarks.engines.protocol import Adapter
 
-
 PGBENCH = "pgbench"
 """No engine, and it runs no programs; it stands beside them in the tables."""
 
@@ -36,7 +35,7 @@ ENGINES = {
     "floor": Entry("floor", "Floor", "psycopg"),
     "dbos": Entry("dbos_engine", "Dbos", "dbos", ("dbos",)),
     "dbos-10ms": Entry("dbos_engine", "DbosPollingFast", "dbos", ("dbos",)),
-    "absurd": Entry("absurd_engine", "Absurd", "absurd-sdk", _ABSURD),
+    "absurd": Entry("absurd_engine", "AbsurdEngine", "absurd-sdk", _ABSURD),
     "procrastinate": Entry(
         "procrastinate_engine", "Procrastinate", "procrastinate", ("procrastinate",)
     ),

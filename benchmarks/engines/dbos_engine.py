@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dbos import DBOS, DBOSClient, DBOSConfig
 
 from benchmarks.bodies import async_body, now
-from benchmarks.engines.protocol import Engine, Program, Shape
+from benchmarks.engines.protocol import Engine, Program, Shape, Start
 
 QUEUE = "bench"
 
@@ -47,11 +47,15 @@ class Dbos(Engine):
         with self.working():
             pass
 
-    def accept(self, program: Program, count: int, first: int = 0) -> None:
+    @contextmanager
+    def starting(self) -> Generator[Start]:
         client = DBOSClient(system_database_url=self.url)
-        name = WORKFLOWS[program.shape].__qualname__
-        for workflow in range(first, first + count):
+
+        def start(program: Program, workflow: int) -> None:
+            name = WORKFLOWS[program.shape].__qualname__
             client.enqueue({"queue_name": QUEUE, "workflow_name": name}, workflow, program.bodies)
+
+        yield start
         client.destroy()
 
     @contextmanager

@@ -17,7 +17,7 @@ import psycopg
 from benchmarks.bodies import now, observed
 from benchmarks.databases import settle
 from benchmarks.engines.moves import Album, Ids, Move, fresh_ids
-from benchmarks.engines.protocol import Engine, Program
+from benchmarks.engines.protocol import Engine, Program, Start
 from benchmarks.engines.rowtine_engine import Rowtine
 from benchmarks.waiting import until
 from rowtine.store import schema
@@ -43,7 +43,7 @@ class Floor(Engine):
             _make(connection, rest, batches)
             return now() - began
 
-    def accept(self, program: Program, count: int, first: int = 0) -> None:
+    def starting(self) -> AbstractContextManager[Start]:
         raise NotImplementedError("the floor stores nothing that anybody could work off")
 
     def working(self) -> AbstractContextManager[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -34,21 +35,32 @@ class Program:
 JOB = Program(Shape.JOB)
 
 
+Start = Callable[[Program, int], None]
+"""Starts an execution of the program, as the workflow of this number."""
+
+
 class Adapter(Protocol):
     """One engine, on a database that holds nothing else.
 
-    Workflows are numbered from `first`; what each body is told (workflow, step) ends up in the
-    ledger of `benchmarks.bodies`.
+    Its bodies are those of `benchmarks.bodies`, which are told the number of the workflow and of the
+    step.
     """
+
+    url: str
+
+    self_contained: bool
+    """Whether it stores nothing in the database, and works in processes of its own."""
 
     def __init__(self, url: str) -> None: ...
 
     def prepare(self) -> None:
         """Make the tables, and leave no connection behind."""
 
-    def accept(self, program: Program, count: int, first: int = 0) -> None:
-        """Have so many executions stored, to be run by whoever works. Each by itself where the
-        engine knows no way to start many."""
+    def starting(self) -> AbstractContextManager[Start]:
+        """A way to start executions one by one, over connections that are open already."""
+
+    def accept(self, program: Program, count: int) -> None:
+        """Have so many executions stored, to be run by whoever works."""
 
     def working(self) -> AbstractContextManager[None]:
         """Run in this process what is or becomes due."""
@@ -69,6 +81,8 @@ class Engine(ABC):
     outcome is in the database.
     """
 
+    self_contained = False
+
     def __init__(self, url: str) -> None:
         self.url = url
         self.reader = Reader(url)
@@ -77,7 +91,13 @@ class Engine(ABC):
     def prepare(self) -> None: ...
 
     @abstractmethod
-    def accept(self, program: Program, count: int, first: int = 0) -> None: ...
+    def starting(self) -> AbstractContextManager[Start]: ...
+
+    def accept(self, program: Program, count: int) -> None:
+        """One by one; an engine that can start many at once does so instead."""
+        with self.starting() as start:
+            for workflow in range(count):
+                start(program, workflow)
 
     @abstractmethod
     def working(self) -> AbstractContextManager[None]: ...

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import rowtine
 from benchmarks.bodies import async_body, body
-from benchmarks.engines.protocol import Engine, Program, Shape
+from benchmarks.engines.protocol import Engine, Program, Shape, Start
 from rowtine.store import schema
 
 
@@ -25,10 +25,11 @@ class Rowtine(Engine):
     def prepare(self) -> None:
         schema.migrate(self.url)
 
-    def accept(self, program: Program, count: int, first: int = 0) -> None:
-        make = self.programs[program.shape]
-        for workflow in range(first, first + count):
-            self.app.start(make(workflow, program.bodies))
+    def starting(self) -> AbstractContextManager[Start]:
+        def start(program: Program, workflow: int) -> None:
+            self.app.start(self.programs[program.shape](workflow, program.bodies))
+
+        return nullcontext(start)
 
     @contextmanager
     def working(self) -> Generator[None]:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from benchmarks.workloads.chain import CHAIN
+from benchmarks.workloads.crash import CRASH
 from benchmarks.workloads.fan_out import FAN_OUT, WIDE_FAN_OUT
 from benchmarks.workloads.insert import INSERTS
+from benchmarks.workloads.latency import JOB_LATENCY, WORKFLOW_LATENCY
 from benchmarks.workloads.throughput import JOBS, ONE_STEP, TEN_STEPS
 from benchmarks.workloads.workload import Workload
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
-    for workload in (INSERTS, TEN_STEPS, ONE_STEP, JOBS, CHAIN, FAN_OUT, WIDE_FAN_OUT)
+    for workload in (
+        INSERTS,
+        TEN_STEPS,
+        ONE_STEP,
+        JOBS,
+        CHAIN,
+        FAN_OUT,
+        WIDE_FAN_OUT,
+        JOB_LATENCY,
+        WORKFLOW_LATENCY,
+        CRASH,
+    )
 }

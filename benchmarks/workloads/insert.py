@@ -16,8 +16,7 @@ TABLE = "CREATE TABLE bench (id bigserial PRIMARY KEY, k int NOT NULL, v text NO
 INSERT = "INSERT INTO bench (k, v) SELECT g, repeat('x', 100) FROM generate_series(1, {rows}) g;\n"
 
 
-def measure(engine: str, url: str, case: Case) -> Figures:
-    """`engine` is pgbench."""
+def measure(_engine: str, url: str, case: Case) -> Figures:
     rows, clients = case["rows"], case["clients"]
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(TABLE)
