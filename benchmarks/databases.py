@@ -136,7 +136,7 @@ class Reader:
         return psycopg.connect(self.url, autocommit=True)
 
 
-def _execute(url: str, statement: sql.Composable) -> None:
+def _execute(url: str, statement: sql.SQL | sql.Composed) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(statement)
 

@@ -102,5 +102,4 @@ def _config(url: str) -> DBOSConfig:
         # The same for every process, or one would leave alone what another has begun.
         "application_version": "1",
         "executor_id": "bench",
-        "run_admin_server": False,
     }

@@ -9,21 +9,17 @@ can be much faster with one connection, and it follows rowtine when its tables c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import psycopg
 
 from benchmarks.bodies import now, observed
 from benchmarks.databases import settle
-from benchmarks.engines.moves import Album, Ids, Move, fresh_ids
+from benchmarks.engines.moves import Album, Move, fresh_ids, make
 from benchmarks.engines.protocol import Engine, Program, Start
 from benchmarks.engines.rowtine_engine import Rowtine
 from benchmarks.waiting import until
 from rowtine.store import schema
-
-AT_ONCE = 100
-"""Executions in one transaction."""
 
 
 class Floor(Engine):
@@ -35,12 +31,11 @@ class Floor(Engine):
     def run(self, program: Program, count: int) -> float:
         accepting, *rest = _recorded(self.url, program)
         ids = [fresh_ids() for _ in range(count)]
-        batches = [ids[i : i + AT_ONCE] for i in range(0, count, AT_ONCE)]
         with psycopg.connect(self.url, autocommit=True) as connection:
-            _make(connection, [accepting], batches)
+            make(connection, [accepting], ids)
             settle(self.url)
             began = now()
-            _make(connection, rest, batches)
+            make(connection, rest, ids)
             return now() - began
 
     def starting(self) -> AbstractContextManager[Start]:
@@ -51,18 +46,6 @@ class Floor(Engine):
 
     def finished(self) -> int:
         return 0
-
-
-def _make(
-    connection: psycopg.Connection,
-    wanted: Sequence[Sequence[Move]],
-    batches: Sequence[Sequence[Ids]],
-) -> None:
-    for together in wanted:
-        for batch in batches:
-            with connection.transaction(), connection.pipeline():
-                for move in together:
-                    connection.execute(move.statement, move.parameters(batch))
 
 
 def _recorded(url: str, program: Program) -> list[list[Move]]:

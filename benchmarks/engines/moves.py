@@ -183,6 +183,21 @@ def _table(connection: psycopg.Connection, name: str) -> Table:
     )
 
 
+def make(
+    connection: psycopg.Connection,
+    wanted: Sequence[Sequence[Move]],
+    executions: Sequence[Ids],
+    at_once: int = 100,
+) -> None:
+    """Make the moves for these executions, so many in one transaction."""
+    batches = [executions[i : i + at_once] for i in range(0, len(executions), at_once)]
+    for together in wanted:
+        for batch in batches:
+            with connection.transaction(), connection.pipeline():
+                for move in together:
+                    connection.execute(move.statement, move.parameters(batch))
+
+
 class _FreshIds(dict[str, str]):
     def __missing__(self, old: str) -> str:
         self[old] = _new_id()

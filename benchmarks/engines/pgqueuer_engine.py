@@ -85,7 +85,7 @@ class PgQueuer(Engine):
 
 async def _enqueue(queries: Queries, program: Program, workflows: Sequence[int]) -> None:
     count = len(workflows)
-    payloads = [str(workflow).encode() for workflow in workflows]
+    payloads: list[bytes | None] = [str(workflow).encode() for workflow in workflows]
     await queries.enqueue([program.shape] * count, payloads, [0] * count)
 
 

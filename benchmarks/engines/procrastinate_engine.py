@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import procrastinate
 
@@ -30,20 +31,19 @@ class Procrastinate(Engine):
 
     @contextmanager
     def starting(self) -> Generator[Start]:
-        with asyncio.Runner() as runner:
-            app = _app(self.url)
-            runner.run(app.connector.open_async())
+        with procrastinate.App(
+            connector=procrastinate.SyncPsycopgConnector(conninfo=self.url)
+        ).open() as app:
 
             def start(program: Program, workflow: int) -> None:
-                runner.run(app.configure_task(program.shape).defer_async(workflow=workflow))
+                app.configure_task(program.shape).defer(workflow=workflow)
 
             yield start
-            runner.run(app.connector.close_async())
 
     def accept(self, program: Program, count: int) -> None:
         async def accept() -> None:
             async with _app(self.url).open_async() as app:
-                orders = [{"workflow": number} for number in range(count)]
+                orders: list[dict[str, Any]] = [{"workflow": number} for number in range(count)]
                 await app.configure_task(program.shape).batch_defer_async(*orders)
 
         asyncio.run(accept())

@@ -42,7 +42,7 @@ Start = Callable[[Program, int], None]
 class Adapter(Protocol):
     """One engine, on a database that holds nothing else.
 
-    Its bodies are those of `benchmarks.bodies`, which are told the number of the workflow and of the
+    Its bodies are those of `benchmarks.bodies`; they are told the number of the workflow and of the
     step.
     """
 

@@ -27,7 +27,7 @@ class Rowtine(Engine):
 
     def starting(self) -> AbstractContextManager[Start]:
         def start(program: Program, workflow: int) -> None:
-            self.app.start(self.programs[program.shape](workflow, program.bodies))
+            _ = self.app.start(self.programs[program.shape](workflow, program.bodies))
 
         return nullcontext(start)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from benchmarks.alone.flat_rounds import FLAT_ROUNDS
+from benchmarks.alone.idle import IDLE
+from benchmarks.alone.memory import MEMORY
+from benchmarks.alone.rebuild import REBUILD
+from benchmarks.alone.scale_out import SCALE_OUT
 from benchmarks.workloads.chain import CHAIN
 from benchmarks.workloads.crash import CRASH
 from benchmarks.workloads.fan_out import FAN_OUT, WIDE_FAN_OUT
@@ -23,5 +28,10 @@ WORKLOADS: dict[str, Workload] = {
         JOB_LATENCY,
         WORKFLOW_LATENCY,
         CRASH,
+        FLAT_ROUNDS,
+        REBUILD,
+        SCALE_OUT,
+        MEMORY,
+        IDLE,
     )
 }
