@@ -43,7 +43,7 @@ def measure(_engine: str, url: str, case: Case) -> Figures:
 
 
 def _answer(suspended: Suspended, execution: str) -> None:
-    for _, token in suspended.open_promises(RESULTS, execution):
+    for token in suspended.open_promises(execution, RESULTS):
         suspended.app.resolve(token, 1)
 
 

@@ -15,7 +15,7 @@ WARM_UP = 200
 
 
 def measure(_engine: str, url: str, case: Case) -> Figures:
-    """A worker takes executions to their promise, and keeps so many of them in memory."""
+    """A worker takes executions to where they wait, and keeps so many of them in memory."""
     executions, warm = case["executions"], case["warm"]
     suspended = migrated(url, warm=warm)
     with suspended.app.worker().start():
@@ -28,9 +28,9 @@ def measure(_engine: str, url: str, case: Case) -> Figures:
 
 
 def _suspend(suspended: Suspended, count: int) -> None:
-    target = suspended.number_of_promises() + count
+    target = suspended.suspensions() + count
     store_queued(suspended.url, suspended.wait(), suspended.app, count)
-    until(lambda: suspended.number_of_promises() >= target, pause=0.2, seconds=3000)
+    until(lambda: suspended.suspensions() >= target, pause=0.2, seconds=3000)
     gc.collect()
 
 

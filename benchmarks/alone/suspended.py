@@ -23,6 +23,9 @@ AT_ONCE = 2000
 """Executions that one transaction stores."""
 
 
+SIGNAL = "answer"
+
+
 class Suspended:
     """An app with functions that suspend."""
 
@@ -34,7 +37,7 @@ class Suspended:
 
         @self.app.function(name="wait")
         async def wait() -> int:
-            answer: int = await rowtine.promise()
+            answer: int = await rowtine.signal(SIGNAL)
             return answer
 
         @self.app.function(name="wait_for_all")
@@ -45,7 +48,7 @@ class Suspended:
         async def steps_then_wait(steps: int) -> int:
             for number in range(steps):
                 await step(0, number)
-            answer: int = await rowtine.promise()
+            answer: int = await rowtine.signal(SIGNAL)
             return answer
 
         self.step, self.wait = step, wait
@@ -55,24 +58,36 @@ class Suspended:
     def calls(self) -> str:
         return self.reader.table("rowtine", "calls")
 
-    def open_promises(self, limit: int, execution: str | None = None) -> list[tuple[str, str]]:
-        """Execution and token of so many promises that nobody has answered."""
-        condition = f"AND execution_id = '{execution}'" if execution else ""
+    def open_promises(self, execution: str, limit: int) -> list[str]:
+        """The tokens of so many promises that nobody has answered."""
         found = self.reader.rows(
-            f"SELECT execution_id, token FROM {self.calls}"
-            f" WHERE token IS NOT NULL AND phase <> 'done' {condition} LIMIT {limit}"
+            f"SELECT token FROM {self.calls} WHERE execution_id = '{execution}'"
+            f" AND token IS NOT NULL AND phase <> 'done' LIMIT {limit}"
         )
-        return [(str(id), str(token)) for id, token in found]
+        return [str(token) for (token,) in found]
 
-    def number_of_promises(self) -> int:
-        return self.reader.number(f"SELECT count(*) FROM {self.calls} WHERE token IS NOT NULL")
+    def waiting(self, limit: int) -> list[str]:
+        """So many executions that wait for their signal."""
+        found = self.reader.rows(
+            f"SELECT execution_id FROM {self.calls}"
+            f" WHERE kind = 'signal' AND phase <> 'done' LIMIT {limit}"
+        )
+        return [str(id) for (id,) in found]
+
+    def suspensions(self) -> int:
+        """How many executions have ever come to the wait for their signal."""
+        return self.reader.number(f"SELECT count(*) FROM {self.calls} WHERE kind = 'signal'")
+
+    def answer(self, execution: str) -> None:
+        """Send the signal."""
+        self.app.handle(execution).signal(SIGNAL, 1)
 
     def start_and_suspend(self, call: rowtine.Call[Any]) -> str:
-        """The id of an execution that a worker, now gone, has brought to its promise."""
-        before = self.number_of_promises()
+        """The id of an execution that a worker, now gone, has brought to where it waits."""
+        before = self.suspensions()
         handle = self.app.start(call)
         with self.app.worker().start():
-            until(lambda: self.number_of_promises() > before, pause=0.02)
+            until(lambda: self.suspensions() > before, pause=0.02)
         return handle.id
 
     def close(self) -> None:
@@ -81,7 +96,7 @@ class Suspended:
 
 
 def store_suspended(url: str, count: int) -> None:
-    """So many more executions that wait for a promise, made like one that a worker suspended."""
+    """So many more executions that wait for a signal, made like one that a worker suspended."""
     with psycopg.connect(url, autocommit=True) as connection:
         album = Album(connection)
         album.take_picture()

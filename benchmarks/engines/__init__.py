@@ -32,6 +32,7 @@ _RESTATE = ("restate", "hypercorn", "aiohttp")
 ENGINES = {
     "rowtine": Entry("rowtine_engine", "Rowtine", "rowtine"),
     "rowtine-sync": Entry("rowtine_engine", "RowtineSync", "rowtine"),
+    "rowtine-normal": Entry("rowtine_engine", "Rowtine", "rowtine"),
     "floor": Entry("floor", "Floor", "psycopg"),
     "dbos": Entry("dbos_engine", "Dbos", "dbos", ("dbos",)),
     "dbos-10ms": Entry("dbos_engine", "DbosPollingFast", "dbos", ("dbos",)),

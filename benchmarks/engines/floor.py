@@ -29,7 +29,7 @@ class Floor(Engine):
         schema.migrate(self.url)
 
     def run(self, program: Program, count: int) -> float:
-        accepting, *rest = _recorded(self.url, program)
+        accepting, *rest = recorded(self.url, program)
         ids = [fresh_ids() for _ in range(count)]
         with psycopg.connect(self.url, autocommit=True) as connection:
             make(connection, [accepting], ids)
@@ -48,7 +48,7 @@ class Floor(Engine):
         return 0
 
 
-def _recorded(url: str, program: Program) -> list[list[Move]]:
+def recorded(url: str, program: Program) -> list[list[Move]]:
     """The moves of one execution of this program; the first accepts it."""
     with psycopg.connect(url, autocommit=True) as connection:
         album = Album(connection)
@@ -58,7 +58,7 @@ def _recorded(url: str, program: Program) -> list[list[Move]]:
         album.take_picture()
         finished = engine.finished() + 1
         with observed(album.take_picture), engine.working():
-            until(lambda: engine.finished() == finished)
+            until(lambda: engine.finished() >= finished)
         album.take_picture()
         engine.close()
         return album.moves()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from benchmarks.alone.churn import CHURN
 from benchmarks.alone.flat_rounds import FLAT_ROUNDS
 from benchmarks.alone.idle import IDLE
 from benchmarks.alone.memory import MEMORY
+from benchmarks.alone.million import DRAIN, FULL_TABLES
 from benchmarks.alone.rebuild import REBUILD
 from benchmarks.alone.scale_out import SCALE_OUT
+from benchmarks.alone.synchronous import SYNCHRONOUS
 from benchmarks.workloads.chain import CHAIN
 from benchmarks.workloads.crash import CRASH
 from benchmarks.workloads.fan_out import FAN_OUT, WIDE_FAN_OUT
@@ -31,6 +34,10 @@ WORKLOADS: dict[str, Workload] = {
         FLAT_ROUNDS,
         REBUILD,
         SCALE_OUT,
+        FULL_TABLES,
+        DRAIN,
+        CHURN,
+        SYNCHRONOUS,
         MEMORY,
         IDLE,
     )
