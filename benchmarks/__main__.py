@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import click
@@ -16,6 +17,14 @@ from benchmarks.workloads import WORKLOADS
 
 DATABASES = (POSTGRESQL, SQLITE)
 CHOICES = (*ENGINES, PGBENCH)
+
+
+def _report(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None and not context.resilient_parsing:
+        from benchmarks import page  # noqa: PLC0415 (needs matplotlib, measuring does not)
+
+        page.write(results.read(path))
+        context.exit()
 
 
 @click.command()
@@ -34,6 +43,14 @@ CHOICES = (*ENGINES, PGBENCH)
 )
 @click.option("--seconds", default=300, show_default=True, help="The most that one run may take.")
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path, exists=True),
+    expose_value=False,
+    is_eager=True,
+    callback=_report,
+    help="Measure nothing: put these figures into docs/explanation/performance.md.",
+)
 def main(
     full: bool,
     chosen: tuple[str, ...],
@@ -45,7 +62,8 @@ def main(
     path: Path | None,
 ) -> None:
     """How fast rowtine is, beside others on the same machine in the same minutes."""
-    console = Console()
+    # Without a terminal rich takes 80 columns, which these tables do not fit into.
+    console = Console(log_path=False, width=None if sys.stdout.isatty() else 160)
     wanted = set(engines or CHOICES)
     absent = {name: reason for name in CHOICES if name in wanted and (reason := why_absent(name))}
     workloads = [WORKLOADS[name] for name in chosen or WORKLOADS]

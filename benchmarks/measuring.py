@@ -15,6 +15,9 @@ from benchmarks.databases import empty_database
 from benchmarks.results import Report
 from benchmarks.workloads.workload import Case, Figures, Workload, in_words
 
+LONGER = 12
+"""How many times as much time a run may take that is made once."""
+
 LAST_WORDS = 2000
 """Characters that are kept of what a run that failed has written."""
 
@@ -31,6 +34,8 @@ class Plan:
     case: Case
     database: str
     engine: str
+    once: bool = False
+    """Whether the first round alone goes through it, because it takes long."""
 
     def __str__(self) -> str:
         return f"{self.workload.name} ({in_words(self.case)}): {self.engine}, {self.database}"
@@ -41,7 +46,7 @@ def plans(
 ) -> list[Plan]:
     """One round: engines next to each other, so that they share what else the machine does."""
     return [
-        Plan(workload, case, database, engine)
+        Plan(workload, case, database, engine, once=case in workload.once)
         for workload in workloads
         for case in workload.cases(full)
         for database in databases
@@ -59,17 +64,24 @@ def measure(
 ) -> None:
     """Go through the rounds, and add what they come to. A run takes at most so many seconds."""
     for number, plan in _repeated(round, report.repeats):
+        limit = seconds * LONGER if plan.once else seconds
         tell(f"round {number}: {plan}")
         result = report.find(plan.workload.name, plan.case, plan.database, plan.engine)
         try:
-            result.runs.append(_run(plan, urls[plan.database], seconds))
+            result.runs.append(_run(plan, urls[plan.database], limit))
         except FailedRunError as error:
+            result.runs.append({})
             result.errors.append(str(error))
             tell(f"round {number}: {plan} FAILED: {str(error).splitlines()[-1]}")
 
 
 def _repeated(round: Sequence[Plan], repeats: int) -> Iterator[tuple[int, Plan]]:
-    return ((number, plan) for number in range(1, repeats + 1) for plan in round)
+    return (
+        (number, plan)
+        for number in range(1, repeats + 1)
+        for plan in round
+        if number == 1 or not plan.once
+    )
 
 
 def _run(plan: Plan, server: str, seconds: float) -> Figures:

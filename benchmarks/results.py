@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -27,12 +27,26 @@ class Result:
     database: str
     engine: str
     runs: list[Figures] = field(default_factory=list)
+    """One for each round, and one without figures for each that failed."""
     errors: list[str] = field(default_factory=list)
     """The end of what was written to stderr by each run that failed."""
 
     def spread(self, figure: str) -> Spread | None:
-        values = [run[figure] for run in self.runs if figure in run]
-        return Spread(median(values), min(values), max(values)) if values else None
+        return _spread([run[figure] for run in self.runs if figure in run])
+
+    def ratio_to(self, other: Result, figure: str) -> Spread | None:
+        """This by the other, round by round: what else the machine did, it did to both."""
+        return _spread(
+            [
+                mine[figure] / its[figure]
+                for mine, its in zip(self.runs, other.runs, strict=False)
+                if figure in mine and its.get(figure)
+            ]
+        )
+
+
+def _spread(values: Sequence[float]) -> Spread | None:
+    return Spread(median(values), min(values), max(values)) if values else None
 
 
 @dataclass(slots=True)

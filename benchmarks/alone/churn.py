@@ -88,5 +88,6 @@ CHURN = Workload(
     ("rowtine",),
     measure,
     quick=({"seconds": 20},),
-    full=({"seconds": 240},),
+    full=(),
+    once=({"seconds": 600},),
 )

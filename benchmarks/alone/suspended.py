@@ -130,10 +130,12 @@ class RoundCost:
 
 
 def cost_of_round(
-    engine: Engine, app: rowtine.App, function: Any, execution: str, **limits: int
+    engine: Engine, app: rowtine.App, function: Any, execution: str, min_results: int = 1
 ) -> RoundCost:
     """Run and commit one round of an execution that nothing of is in memory."""
-    scheduler = rowtine.OneShotScheduler(function, version=app.version, **limits)
+    scheduler = rowtine.OneShotScheduler(
+        function, version=app.version, poll_min_results=min_results
+    )
     with Session(engine) as session:
         before = _rows(session)
         cpu, began = time.process_time(), now()

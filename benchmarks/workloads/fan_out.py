@@ -33,11 +33,12 @@ FAN_OUT = Workload(
 
 WIDE_FAN_OUT = Workload(
     "wide-fan-out",
-    "A fan-out ten times as wide, gathered",
+    "Wider fan-outs, gathered",
     _FIGURES,
     ("rowtine",),
     measure,
     quick=(),
     full=({"members": 10_000},),
+    once=({"members": 100_000},),
     sqlite=("rowtine",),
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psycopg
 
+from benchmarks.engines import PGBENCH
 from benchmarks.programs import pgbench
 from benchmarks.workloads.workload import Case, Figure, Figures, Workload
 
@@ -55,7 +56,7 @@ INSERTS = Workload(
     "insert",
     "The server itself: pgbench",
     (Figure("rate", "rows/s", more_is_better=True), Figure("latency", "ms/transaction")),
-    ("pgbench",),
+    (PGBENCH,),
     measure,
     quick=_cases(1),
     full=_cases(5),

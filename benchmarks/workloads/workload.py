@@ -33,15 +33,23 @@ class Workload:
     measure: Callable[[str, str, Case], Figures]
     quick: tuple[Case, ...]
     full: tuple[Case, ...]
+    once: tuple[Case, ...] = ()
+    """More cases of a full run, which take so long that its first round alone goes through them."""
     sqlite: tuple[str, ...] = ()
     """Those of the engines that are measured on SQLite too."""
 
     def cases(self, full: bool) -> tuple[Case, ...]:
-        return self.full if full else self.quick
+        return (*self.full, *self.once) if full else self.quick
 
     def engines_on(self, database: str) -> tuple[str, ...]:
         return self.engines if database == POSTGRESQL else self.sqlite
 
 
+SINGULAR = {"processes": "process"}
+
+
 def in_words(case: Case) -> str:
-    return ", ".join(f"{value:,} {name}" for name, value in case.items())
+    return ", ".join(
+        f"{value:,} {name if value != 1 else SINGULAR.get(name, name.removesuffix('s'))}"
+        for name, value in case.items()
+    )
