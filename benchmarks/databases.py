@@ -37,7 +37,7 @@ SETTINGS = (
 def servers(wanted: frozenset[str], urls: tuple[str, ...] = ()) -> Generator[dict[str, str]]:
     """The URL for each database that is wanted: of those given, or else a temporary SQLite file and
     the server that ROWTINE_TEST_POSTGRES_URL names, or else the wheel's, with default settings."""
-    found = {backend(url): url for url in urls}
+    found = {backend(url): _plain(url) for url in urls}
     # The path of a socket has room for 100 characters or so.
     short = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108
     directory = Path(tempfile.mkdtemp(prefix="rowtine-bench-", dir=short))
@@ -47,8 +47,17 @@ def servers(wanted: frozenset[str], urls: tuple[str, ...] = ()) -> Generator[dic
             found[SQLITE] = f"sqlite:///{directory / 'rowtine.db'}"
         if POSTGRESQL in wanted and POSTGRESQL not in found:
             named = os.environ.get("ROWTINE_TEST_POSTGRES_URL")
-            found[POSTGRESQL] = named or stack.enter_context(_wheel(directory / "postgresql"))
+            found[POSTGRESQL] = (
+                _plain(named) if named else stack.enter_context(_wheel(directory / "postgresql"))
+            )
         yield {name: url for name, url in found.items() if name in wanted}
+
+
+def _plain(url: str) -> str:
+    """Without the name of SQLAlchemy's driver, which nobody else understands."""
+    parsed = make_url(url)
+    named = parsed.set(drivername=parsed.get_backend_name())
+    return named.render_as_string(hide_password=False)
 
 
 def backend(url: str) -> str:
@@ -62,16 +71,14 @@ def empty_database(url: str) -> Generator[str]:
         with _empty_file(url):
             yield url
         return
-    parsed = make_url(url)
     name = f"rowtine_bench_{secrets.token_hex(4)}"
-    server = parsed.set(drivername=POSTGRESQL).render_as_string(hide_password=False)
-    _execute(server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    _execute(url, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     # What the last run left to be written back is none of this run's business.
-    _execute(server, sql.SQL("CHECKPOINT"))
+    _execute(url, sql.SQL("CHECKPOINT"))
     try:
-        yield parsed.set(drivername=POSTGRESQL, database=name).render_as_string(hide_password=False)
+        yield make_url(url).set(database=name).render_as_string(hide_password=False)
     finally:
-        _execute(server, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+        _execute(url, sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from benchmarks.databases import empty_database
 from benchmarks.results import Report
 from benchmarks.workloads.workload import Case, Figures, Workload, in_words
 
-LONGER = 12
-"""How many times as much time a run may take that is made once."""
+LIMIT, LIMIT_ONCE = 300, 3600
+"""Seconds that a run may take, and one of those that are made once."""
 
 LAST_WORDS = 2000
 """Characters that are kept of what a run that failed has written."""
@@ -42,13 +42,18 @@ class Plan:
 
 
 def plans(
-    workloads: Sequence[Workload], databases: Sequence[str], engines: frozenset[str], *, full: bool
+    workloads: Sequence[Workload],
+    databases: Sequence[str],
+    engines: frozenset[str],
+    full: bool,
+    given: Case | None = None,
 ) -> list[Plan]:
-    """One round: engines next to each other, so that they share what else the machine does."""
+    """One round: engines next to each other, so that they share what else the machine does. A case
+    that is given stands for those that a workload has."""
     return [
         Plan(workload, case, database, engine, once=case in workload.once)
         for workload in workloads
-        for case in workload.cases(full)
+        for case in ([given] if given else workload.cases(full))
         for database in databases
         for engine in workload.engines_on(database)
         if engine in engines
@@ -59,12 +64,11 @@ def measure(
     report: Report,
     round: Sequence[Plan],
     urls: Mapping[str, str],
-    seconds: float,
     tell: Callable[[str], None],
 ) -> None:
-    """Go through the rounds, and add what they come to. A run takes at most so many seconds."""
+    """Go through the rounds, and add what they come to."""
     for number, plan in _repeated(round, report.repeats):
-        limit = seconds * LONGER if plan.once else seconds
+        limit = LIMIT_ONCE if plan.once else LIMIT
         tell(f"round {number}: {plan}")
         result = report.find(plan.workload.name, plan.case, plan.database, plan.engine)
         try:

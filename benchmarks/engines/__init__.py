@@ -35,6 +35,7 @@ ENGINES = {
     "rowtine-normal": Entry("rowtine_engine", "Rowtine", "rowtine"),
     "floor": Entry("floor", "Floor", "psycopg"),
     "dbos": Entry("dbos_engine", "Dbos", "dbos", ("dbos",)),
+    "dbos-sync": Entry("dbos_engine", "DbosSync", "dbos", ("dbos",)),
     "dbos-10ms": Entry("dbos_engine", "DbosPollingFast", "dbos", ("dbos",)),
     "absurd": Entry("absurd_engine", "AbsurdEngine", "absurd-sdk", _ABSURD),
     "procrastinate": Entry(

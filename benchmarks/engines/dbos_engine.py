@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from dbos import DBOS, DBOSClient, DBOSConfig
 
-from benchmarks.bodies import async_body, now
+from benchmarks.bodies import async_body, body, now
 from benchmarks.engines.protocol import Engine, Program, Shape, Start
 
 QUEUE = "bench"
@@ -88,6 +88,31 @@ class Dbos(Engine):
 
         with self.working():
             return asyncio.run(every())
+
+
+@DBOS.step()
+def sync_step(workflow: int, number: int) -> int:
+    return body(workflow, number)
+
+
+@DBOS.workflow()
+def sync_steps(workflow: int, count: int) -> int:
+    return sum(sync_step(workflow, number) for number in range(count))
+
+
+class DbosSync(Dbos):
+    """Workflows and steps are plain functions, each workflow in a thread."""
+
+    def run(self, program: Program, count: int) -> float:
+        with self.working():
+            began = now()
+            handles = [
+                DBOS.start_workflow(sync_steps, workflow, program.bodies)
+                for workflow in range(count)
+            ]
+            for handle in handles:
+                handle.get_result()
+            return now() - began
 
 
 class DbosPollingFast(Dbos):

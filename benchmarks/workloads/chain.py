@@ -51,7 +51,7 @@ CHAIN = Workload(
         Figure("transactions", "transactions/step"),
         Figure("sqlalchemy", "SQLAlchemy commits/step"),
     ),
-    ("rowtine", "rowtine-sync", "dbos", "absurd", "restate", PGBENCH),
+    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", PGBENCH),
     measure,
     quick=({"steps": 100},),
     full=({"steps": 100},),
