@@ -11,7 +11,7 @@ from rich.console import Console
 
 from benchmarks import results, tables
 from benchmarks.databases import POSTGRESQL, SQLITE, servers, settings
-from benchmarks.engines import ENGINES, PGBENCH, version, why_absent
+from benchmarks.engines import ENGINES, PGBENCH, versions, why_absent
 from benchmarks.machine import libraries, machine
 from benchmarks.measuring import measure, plans
 from benchmarks.workloads import WORKLOADS
@@ -21,11 +21,11 @@ DATABASES = (POSTGRESQL, SQLITE)
 CHOICES = (*ENGINES, PGBENCH)
 
 
-def _report(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if path is not None and not context.resilient_parsing:
+def _report(context: click.Context, _: click.Parameter, paths: tuple[Path, ...]) -> None:
+    if paths and not context.resilient_parsing:
         from benchmarks import page  # noqa: PLC0415 (needs matplotlib, measuring does not)
 
-        page.write(results.read(path))
+        page.write(results.merged([results.read(path) for path in paths]))
         context.exit()
 
 
@@ -60,6 +60,7 @@ def _case(_: click.Context, __: click.Parameter, text: str | None) -> Case | Non
 @click.option(
     "--report",
     type=click.Path(path_type=Path, exists=True),
+    multiple=True,
     expose_value=False,
     is_eager=True,
     callback=_report,
@@ -84,7 +85,7 @@ def main(
     with servers(frozenset(databases or DATABASES), urls) as found:
         report = results.Report(
             machine(),
-            {**{name: version(name) for name in CHOICES if name not in absent}, **libraries()},
+            {**versions(wanted - set(absent)), **libraries()},
             {name: settings(url) for name, url in found.items()},
             repeat or (5 if full else 1),
             absent,

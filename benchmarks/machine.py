@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import rowtine
+
 
 def machine() -> dict[str, Any]:
     return {
@@ -16,14 +18,16 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": os.getloadavg()[0],
     }
 
 
 def libraries() -> dict[str, str]:
-    return {name: metadata.version(name) for name in ("SQLAlchemy", "psycopg")}
+    """What rowtine and its floor stand on."""
+    found = {name: metadata.version(name) for name in ("SQLAlchemy", "psycopg")}
+    return {"rowtine": rowtine.__version__, **found}
 
 
 def _cpu() -> str:

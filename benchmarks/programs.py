@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,3 +35,14 @@ def why_no_restate_server() -> str | None:
     if shutil.which("npm") is None:
         return "its server comes as a package of npm, and there is no npm (nor node) here"
     return "its server is not installed: npm install @restatedev/restate-server"
+
+
+def version_of_restate_server() -> str:
+    """As it says itself: restate-server 1.7.0 (...)"""
+    ran = subprocess.run(
+        [restate_server() or "restate-server", "--version"],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    return next(iter(ran.stdout.split()[1:]), "unknown")

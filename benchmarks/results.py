@@ -78,6 +78,17 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
+def merged(reports: Sequence[Report]) -> Report:
+    """The figures of several calls of the command, of which the first says where it was."""
+    first, *others = reports
+    for other in others:
+        first.results += other.results
+        first.versions |= other.versions
+        first.servers |= other.servers
+        first.absent |= other.absent
+    return first
+
+
 def read(path: Path) -> Report:
     stored = json.loads(path.read_text())
     results = [Result(**result) for result in stored.pop("results")]

@@ -40,14 +40,15 @@ def _table(workload: Workload, results: Sequence[Result]) -> Table:
         "database": [result.database for result in results],
         "engine": [result.engine for result in results],
     }
-    common = [column[0] for column in words.values() if len({*column}) == 1]
-    words = {head: column for head, column in words.items() if len({*column}) > 1} or words
+    varying = {head for head, column in words.items() if len({*column}) > 1} or {"engine"}
+    common = [column[0] for head, column in words.items() if head not in varying]
+    words = {head: column for head, column in words.items() if head in varying}
     figures = {
         figure.unit: [_figure(result, figure) for result in results] for figure in workload.figures
     }
-    figures["as fast as rowtine"] = [
-        _ratio(result, results, workload.figures[0]) for result in results
-    ]
+    if workload.compared:
+        first = workload.figures[0]
+        figures["as fast as rowtine"] = [_ratio(result, results, first) for result in results]
     figures = {head: column for head, column in figures.items() if any(column)}
     columns = {**words, **figures}
     return Table(

@@ -23,8 +23,11 @@ def measure(_engine: str, url: str, case: Case) -> Figures:
         before = _resident()
         _suspend(suspended, executions)
         grown = _resident() - before
-    kept = max(1, min(executions, warm - WARM_UP))
-    return {"megabytes": grown / 1e6, "kilobytes": grown / 1e3 / kept}
+    all_kept = warm >= WARM_UP + executions
+    return {
+        "megabytes": grown / 1e6,
+        **({"kilobytes": grown / 1e3 / executions} if all_kept else {}),
+    }
 
 
 def _suspend(suspended: Suspended, count: int) -> None:

@@ -104,8 +104,7 @@ def store_suspended(url: str, count: int) -> None:
         suspended.start_and_suspend(suspended.wait())
         suspended.close()
         album.take_picture()
-        make(connection, album.moves(), [fresh_ids() for _ in range(count - 1)], AT_ONCE)
-        connection.execute("VACUUM ANALYZE")
+        _repeat(connection, album, count - 1)
 
 
 def store_queued(url: str, call: rowtine.Call[Any], app: rowtine.App, count: int) -> None:
@@ -115,8 +114,17 @@ def store_queued(url: str, call: rowtine.Call[Any], app: rowtine.App, count: int
         album.take_picture()
         _ = app.start(call)
         album.take_picture()
-        make(connection, album.moves(), [fresh_ids() for _ in range(count - 1)], AT_ONCE)
-        connection.execute("VACUUM ANALYZE")
+        _repeat(connection, album, count - 1)
+
+
+def _repeat(connection: psycopg.Connection, album: Album, count: int) -> None:
+    """Make what the album shows so many times more. Few at a time: a process whose memory is
+    measured does this too."""
+    moves = album.moves()
+    for first in range(0, count, AT_ONCE):
+        some = [fresh_ids() for _ in range(min(AT_ONCE, count - first))]
+        make(connection, moves, some, AT_ONCE)
+    connection.execute("VACUUM ANALYZE")
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -64,12 +66,12 @@ def why_absent(name: str) -> str | None:
     return programs.why_no_restate_server() if name == "restate" else None
 
 
-def version(name: str) -> str:
-    """The version of what is measured under this name."""
-    if name == PGBENCH:
-        return "of the server"
-    distribution = ENGINES[name].distribution
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "not installed as a package"
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """The version of each distribution that these stand for, by its name."""
+    found = {}
+    for distribution in {ENGINES[name].distribution: None for name in names if name in ENGINES}:
+        with suppress(metadata.PackageNotFoundError):
+            found[distribution] = metadata.version(distribution)
+    if "restate" in names:
+        found["restate-server"] = programs.version_of_restate_server()
+    return found

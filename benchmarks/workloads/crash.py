@@ -61,5 +61,6 @@ CRASH = Workload(
     measure,
     quick=({"workflows": 200, "steps": 10, "milliseconds": 10},),
     full=({"workflows": 200, "steps": 10, "milliseconds": 10},),
+    compared=False,
     sqlite=("rowtine", "dbos"),
 )

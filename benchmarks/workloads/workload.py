@@ -35,6 +35,8 @@ class Workload:
     full: tuple[Case, ...]
     once: tuple[Case, ...] = ()
     """More cases of a full run, which take so long that its first round alone goes through them."""
+    compared: bool = True
+    """Whether the first figure of one engine by that of another says anything."""
     sqlite: tuple[str, ...] = ()
     """Those of the engines that are measured on SQLite too."""
 
