@@ -37,7 +37,7 @@ SETTINGS = (
 def servers(wanted: frozenset[str], urls: tuple[str, ...] = ()) -> Generator[dict[str, str]]:
     """The URL for each database that is wanted: of those given, or else a temporary SQLite file and
     the server that ROWTINE_TEST_POSTGRES_URL names, or else the wheel's, with default settings."""
-    found = {backend(url): _plain(url) for url in urls}
+    found = {backend(url): plain(url) for url in urls}
     # The path of a socket has room for 100 characters or so.
     short = "/tmp" if Path("/tmp").is_dir() else None  # noqa: S108
     directory = Path(tempfile.mkdtemp(prefix="rowtine-bench-", dir=short))
@@ -48,12 +48,12 @@ def servers(wanted: frozenset[str], urls: tuple[str, ...] = ()) -> Generator[dic
         if POSTGRESQL in wanted and POSTGRESQL not in found:
             named = os.environ.get("ROWTINE_TEST_POSTGRES_URL")
             found[POSTGRESQL] = (
-                _plain(named) if named else stack.enter_context(_wheel(directory / "postgresql"))
+                plain(named) if named else stack.enter_context(_wheel(directory / "postgresql"))
             )
         yield {name: url for name, url in found.items() if name in wanted}
 
 
-def _plain(url: str) -> str:
+def plain(url: str) -> str:
     """Without the name of SQLAlchemy's driver, which nobody else understands."""
     parsed = make_url(url)
     named = parsed.set(drivername=parsed.get_backend_name())

@@ -114,7 +114,7 @@ def _run(plan: Plan, server: str, seconds: float) -> Figures:
 
 
 def _end(child: subprocess.Popen[str]) -> None:
-    """With the workers and servers that it started: they share its session."""
+    """With the workers and servers that it started: they are in its process group."""
     with suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
     child.wait()

@@ -14,7 +14,7 @@ RESULTS = 10
 """Results that a round delivers: it waits for so many."""
 
 QUIET = 0.3
-"""Seconds after which a worker has looked at what concerns it not yet."""
+"""Seconds after which a worker has done all it does about answers that make no round due."""
 
 COLD_ROUNDS = 3
 WARM_ROUNDS = 5

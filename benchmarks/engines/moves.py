@@ -27,7 +27,7 @@ class Key(NamedTuple):
     values: tuple[str, ...]
 
 
-Picture = Mapping[Key, Row]
+Picture = dict[Key, Row]
 """Every row of the tables."""
 
 Ids = Mapping[str, str]
@@ -69,15 +69,23 @@ class Album:
 
     def take_picture(self) -> None:
         rows: dict[Key, Row] = {}
-        for table in self._tables.values():
-            texts = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in table.types]
-            query = sql.SQL("SELECT {} FROM {}").format(
-                sql.SQL(", ").join(texts), sql.Identifier(SCHEMA, table.name)
-            )
-            for values in self._connection.execute(query):
-                row = dict(zip(table.types, values, strict=True))
-                rows[Key(table.name, tuple(row[name] for name in table.key))] = row
+        with self._connection.transaction():
+            # One snapshot for all tables: a worker may commit between two of them.
+            self._connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            for table in self._tables.values():
+                rows |= self._rows(table)
         self._pictures.append(rows)
+
+    def _rows(self, table: Table) -> Picture:
+        texts = [sql.SQL("{}::text").format(sql.Identifier(name)) for name in table.types]
+        query = sql.SQL("SELECT {} FROM {}").format(
+            sql.SQL(", ").join(texts), sql.Identifier(SCHEMA, table.name)
+        )
+        rows = [
+            dict(zip(table.types, values, strict=True))
+            for values in self._connection.execute(query)
+        ]
+        return {Key(table.name, tuple(row[name] for name in table.key)): row for row in rows}
 
     def moves(self) -> list[list[Move]]:
         """What makes each picture out of the one before it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -9,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from databases import PostgresServer
+from rowtine.store.engine import Database
+from rowtine.store.laws import check
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -81,3 +85,25 @@ def test_a_run_that_fails_is_named(tmp_path: Path) -> None:
     assert result["runs"] == [{}]
     assert result["errors"][0].endswith("KeyError: 'workflows'")
     assert "rowtine failed once at ten-steps (2 steps), sqlite: KeyError" in figures["shown"]
+
+
+def test_rows_made_by_moves_keep_the_laws(
+    postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    url = importlib.import_module("benchmarks.databases").plain(postgresql_url)
+    suspended = importlib.import_module("benchmarks.alone.suspended")
+    floor = importlib.import_module("benchmarks.engines.floor")
+    protocol = importlib.import_module("benchmarks.engines.protocol")
+
+    floor.Floor(url).run(protocol.Program(protocol.Shape.STEPS, 3), 4)
+    suspended.store_suspended(url, 5)
+
+    database = Database(postgresql_url)
+    with database.reading() as connection:
+        assert list(check(connection)) == []
+        phases = connection.execute(
+            text("SELECT phase, count(*) FROM rowtine.calls WHERE execution_id IS NULL GROUP BY 1")
+        ).all()
+    database.close()
+    assert sorted(map(tuple, phases)) == [("done", 5), ("suspended", 5)]
