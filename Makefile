@@ -11,18 +11,23 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3; do \
 		>/dev/null 2>&1 && echo "$$python" && break; done)
 
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+BENCH_PIP = $(BENCH)/bin/python -m pip --quiet --disable-pip-version-check
 
 # The processes of a test run share one PostgreSQL server; see tests/conftest.py.
 PYTEST_ARGS ?= -n auto --dist worksteal
 # What a target hands on: make test ARGS='-k retry', make demo ARGS='--database postgresql://...'
 ARGS ?=
 
+# The engines that are measured beside rowtine have an environment of their own: nothing that they
+# need ever meets the tests.
+BENCH := $(VENV)/bench
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-all lint format bench clean
+.PHONY: help demo test test-all lint format bench bench-full clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.demo ## index a source tree with two workers, kill one of them, lose nothing
 	@$(BIN)/rowtine demo $(ARGS)
@@ -44,8 +49,11 @@ format: $(VENV)/.lint ## put the code into the one format, and fix what can be f
 	@$(BIN)/ruff check --quiet --fix-only .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.test ## measure steps per second on both databases
-	@$(BIN)/python -m benchmarks $(ARGS)
+bench: $(BENCH)/.peers ## measure, beside other engines, what takes a few minutes
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+bench-full: $(BENCH)/.peers ## the same with every size, five times over: about an hour
+	@$(BENCH)/bin/python -m benchmarks --full $(ARGS)
 
 clean: ## remove the environment, caches and what builds leave behind
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis \
@@ -78,3 +86,17 @@ $(VENV)/.lint: pyproject.toml $(VENV)/.created
 	@echo "Installing rowtine, what its tests need, and the linters"
 	@$(PIP) install --editable '.[test,lint]'
 	@touch $(VENV)/.demo $(VENV)/.test $@
+
+# One at a time: an engine that cannot be installed takes no other with it.
+$(BENCH)/.peers: pyproject.toml benchmarks/peers.txt $(VENV)/.created
+	@echo "Installing rowtine and the engines beside it"
+	@$(BIN)/python -m venv $(BENCH)
+	@$(BENCH_PIP) install --editable '.[bench]'
+	@grep -v '^#' benchmarks/peers.txt | while read -r packages; do \
+		$(BENCH_PIP) install $$packages || echo "Could not install $$packages" >&2; done
+	@if command -v npm >/dev/null; then \
+		npm install --silent --no-fund --no-audit --ignore-scripts \
+			--prefix $(BENCH)/npm @restatedev/restate-server \
+			|| echo "Could not install the server of Restate" >&2; \
+	else echo "No npm: the server of Restate cannot be installed" >&2; fi
+	@touch $@

@@ -1,5 +1,6 @@
-"""How many steps a second: the base line that later work is held against. Never part of a test.
+"""How fast rowtine is, and what others do on the same machine in the same minutes.
 
-`python -m benchmarks` prints a table; see `--help`, and docs/explanation/performance.md for what
-the figures mean.
+`python -m benchmarks` measures, prints tables and writes the figures down; see `--help`, and
+docs/explanation/performance.md for what the figures mean. Nothing here is ever part of a test: a
+figure is read by people, on a machine of which they know what else it does.
 """

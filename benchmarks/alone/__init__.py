@@ -1,0 +1,1 @@
+"""What is measured of rowtine alone, because nobody else has it or nobody else was asked."""

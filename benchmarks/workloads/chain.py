@@ -1,0 +1,59 @@
+"""One workflow alone: what a step costs when nothing can be batched."""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+
+from benchmarks import bodies
+from benchmarks.commits import Commits
+from benchmarks.engines import PGBENCH, load
+from benchmarks.engines.protocol import Program, Shape
+from benchmarks.workloads import insert
+from benchmarks.workloads.workload import Case, Figure, Figures, Workload
+
+INSERT = {"clients": 1, "rows": 1, "seconds": 1}
+
+
+def measure(engine: str, url: str, case: Case) -> Figures:
+    """The time of a step is that between the ends of two bodies; for pgbench, which has none, that
+    of a transaction that inserts one row."""
+    if engine == PGBENCH:
+        return {"median": insert.measure(engine, url, INSERT)["latency"]}
+    steps = case["steps"]
+    load(engine)(url).prepare()
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        bodies.ledger(Path(directory) / "ledger") as ledger,
+        Commits(url) as commits,
+    ):
+        adapter = load(engine)(url)
+        adapter.run(Program(Shape.STEPS, steps), 1)
+        adapter.close()
+        ends = [entry.at for entry in bodies.read(ledger)]
+    waits = sorted(1000 * (later - earlier) for earlier, later in pairwise(ends))
+    return {
+        "median": median(waits),
+        "p99": waits[int(len(waits) * 0.99)],
+        **({} if adapter.self_contained else commits.per(steps)),
+    }
+
+
+CHAIN = Workload(
+    "chain",
+    "One workflow of sequential steps: the time of a step",
+    (
+        Figure("median", "ms, median"),
+        Figure("p99", "ms, p99"),
+        Figure("writing", "writing commits/step"),
+        Figure("transactions", "transactions/step"),
+        Figure("sqlalchemy", "SQLAlchemy commits/step"),
+    ),
+    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", PGBENCH),
+    measure,
+    quick=({"steps": 100},),
+    full=({"steps": 100},),
+    sqlite=("rowtine", "rowtine-sync", "dbos"),
+)
