@@ -174,8 +174,9 @@ def test_a_heartbeat_of_a_later_round_renews_its_claim(new_app: NewApp, database
     app = new_app(lease=3600)
 
     def body() -> None:
-        (state,) = rows(database_url, "states")
         rowtine.heartbeat("in the second round")
+        (state,) = rows(database_url, "states")
+        rowtine.heartbeat("still in it")
         (later,) = rows(database_url, "states")
         RAN.extend([state["wake_at"], later["wake_at"], later["worker"]])
 

@@ -227,8 +227,10 @@ def test_a_round_that_takes_longer_than_the_lease_stays_with_its_worker(
         seen: set[Any] = set()
 
         def watch() -> bool:
+            # Claimed, the execution has a lease; handed what it runs with, that has.
             seen.update(row["wake_at"] for row in rows(database_url, "states") if row["worker"])
-            return len(seen) > 5
+            seen.update(row["lease_expires"] for row in rows(database_url, "calls"))
+            return len(seen - {None}) > 5
 
         wait_until(watch)
         LET_GO.set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, case, literal, select, update
+from sqlalchemy import Connection, case, literal, or_, select, update
 
 from rowtine.core.phases import Phase
 from rowtine.store.locks import lock_calls, lock_states
@@ -78,12 +78,17 @@ def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, i
 def heartbeat(
     connection: Connection,
     held: tuple[str, int],
+    stand: tuple[int, int] | None,
     worker: str,
     lease: float,
     details: str | None,
 ) -> bool:
     """Renew the lease of a call, or of the round of its execution, and write what it says of
-    itself (None: nothing new). False if this worker holds it no more, or it is to stop."""
+    itself (None: nothing new). False if this worker holds it no more, or it is to stop.
+
+    A round that was handed what it runs with has claimed nothing yet. Now it has: if the execution
+    stands where it did (its run and round), and nobody else was faster.
+    """
     id, fence = held
     lock_states(connection, [id])
     row = connection.execute(
@@ -97,10 +102,16 @@ def heartbeat(
     if row.phase == Phase.RUNNING.value:
         values["lease_expires"] = after(literal(lease))
     else:
+        run, round = stand or (-1, -1)
         renewed = connection.execute(
             update(states)
-            .where(states.c.id == id, states.c.worker == worker)
-            .values(wake_at=after(literal(lease)))
+            .where(
+                states.c.id == id,
+                or_(states.c.worker == worker, states.c.worker.is_(None)),
+                states.c.run == run,
+                states.c.round == round,
+            )
+            .values(worker=worker, wake_at=after(literal(lease)))
         )
         if row.phase != Phase.SUSPENDED.value or renewed.rowcount == 0:
             return False

@@ -95,6 +95,8 @@ class Loaded:
     input: Input
     rows: Rows
     lost: bool = False
+    worker: str | None = None
+    """Who has claimed this round."""
 
 
 def load(
@@ -141,7 +143,7 @@ def load(
     if state is None:
         input = Input(arguments=call.input, now=call.now, seed=new_seed())
         return Loaded(execution, input, rows, lost=call.phase == Phase.DONE)
-    return Loaded(execution, _input(connection, rows, codec, state), rows)
+    return Loaded(execution, _input(connection, rows, codec, state), rows, worker=state.worker)
 
 
 # The statements of every round are built once: building one costs more than the database does.

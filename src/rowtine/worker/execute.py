@@ -99,6 +99,8 @@ class Executor:
             settings.poll_max_results,
             lambda kept, ends: turn(kept.execution.id, self._turn(kept, ends)),
         )
+        self.stands: dict[str, tuple[int, int]] = {}
+        """Where the executions stand whose next round runs here."""
         self.spent: set[str] = set()
         """Calls whose body has begun and must not begin again, should we have to give them back."""
 
@@ -124,9 +126,13 @@ class Executor:
     def _enter(self, attempted: Claimed | Execution) -> None:
         """Tell what runs in this task which call it runs for."""
         held, lease = (attempted.id, attempted.claim), self.settings.lease
+        if isinstance(attempted, Execution):
+            self.stands[attempted.id] = attempted.stand
 
         def renew(details: str | None) -> bool:
-            return beat(self.gateway.database, held, self.worker, lease, details)
+            # A body keeps the context of its first round.
+            stand = self.stands.get(attempted.id)
+            return beat(self.gateway.database, held, stand, self.worker, lease, details)
 
         here.set(told(attempted, self.codec, renew))
 
@@ -232,12 +238,14 @@ class Executor:
         id = kept.execution.id
         try:
             await self._take_turn(kept, ends)
+        except asyncio.CancelledError:
+            self.handoff.takes_long(id)  # for ever: what it has claimed is given back
+            raise
         finally:
             for end in ends:
                 if not end.written.done():
                     end.written.set_result(None)
-            self.held.rounds.discard(id)
-            self.handoff.over(id)
+        self.handoff.over(id)
 
     async def _take_turn(self, kept: Kept, ends: Sequence[End]) -> None:
         now = self.gateway.now(kept.execution.now)
@@ -261,6 +269,7 @@ class Executor:
             if isinstance(error, _Lost):
                 return
             raise
+        self.stands.pop(execution.id, None)
         self.probe("round", execution.id)
         if isinstance(output, Incompatible):
             drop(kept.slots)
@@ -290,11 +299,6 @@ class Executor:
 
     # -- a claimed execution
 
-    def leave_to_turn(self, execution_id: str) -> bool:
-        """Whether a turn of an execution that was claimed is on its way. Its commit says when the
-        next round is due; should it fail, the claim lapses."""
-        return self.handoff.busy(execution_id)
-
     async def round(self, execution_id: str) -> None:
         """Run the next round of a suspended execution."""
         kept = self.warm.take(execution_id)
@@ -321,6 +325,10 @@ class Executor:
             drop(slots)
             slots = _NONE
             kept = None
+        if loaded.worker != self.worker:
+            if kept is not None:
+                self.warm.keep(kept.execution, kept.state)
+            return  # a turn that was on its way when it was claimed has done it
         try:
             await self._later_round(loaded, slots, kept)
         except _Lost:
@@ -334,6 +342,7 @@ class Executor:
         self._enter(execution)
         loader = _Loader(self.gateway, lambda c: replace(loaded.rows, connection=c))
         output, seconds = await self._run(function, execution, loaded.input, loader)
+        self.stands.pop(execution.id, None)
         self.probe("round", execution.id)
         if isinstance(output, Incompatible):
             drop(slots)

@@ -55,6 +55,7 @@ class Handoff:
         self._waiting: dict[str, list[End]] = {}
         self._busy: dict[str, bool] = {}
         """Executions whose turn it is -> whether it takes long, so that ends do not wait for it."""
+        self._claimed: dict[str, Callable[[str], None]] = {}
 
     def offer(self, what: Outcome | Round, outcome: Outcome, seat: Seat | None) -> End | None:
         """Hand the end of a call to its caller; None if whoever brings it has to write it."""
@@ -73,9 +74,13 @@ class Handoff:
         self._waiting.setdefault(caller, []).append(end)
         return end
 
-    def busy(self, execution_id: str) -> bool:
-        """Whether a turn of this execution is on its way."""
-        return execution_id in self._busy
+    def postpone(self, execution_id: str, claimed: Callable[[str], None]) -> bool:
+        """Whether a turn of an execution is on its way that has been claimed; `claimed` is called
+        when that is over."""
+        if execution_id not in self._busy:
+            return False
+        self._claimed[execution_id] = claimed
+        return True
 
     def takes_long(self, execution_id: str) -> None:
         """A turn waits for something else than its commit."""
@@ -85,7 +90,10 @@ class Handoff:
     def over(self, execution_id: str) -> None:
         """A turn is over: the next one begins, if there is something for it."""
         self._busy.pop(execution_id, None)
-        if execution_id in self._waiting:
+        if (claimed := self._claimed.pop(execution_id, None)) is not None:
+            self._refuse(execution_id)
+            claimed(execution_id)
+        elif execution_id in self._waiting:
             self._next(execution_id)
 
     def _next(self, execution_id: str) -> None:

@@ -72,15 +72,21 @@ class Heartbeat:
 
 
 def beat(
-    database: Database, held: tuple[str, int], worker: str, lease: float, details: str | None
+    database: Database,
+    held: tuple[str, int],
+    stand: tuple[int, int] | None,
+    worker: str,
+    lease: float,
+    details: str | None,
 ) -> bool:
-    """The heartbeat of a call that this worker runs: whether it is still ours to run.
+    """The heartbeat of a call that this worker runs, or of the round of an execution that stands
+    there: whether it is still ours to run.
 
     A database that is away stops nobody: what was done meanwhile is fenced in any case.
     """
     try:
         with database.writing() as connection:
-            return leases.heartbeat(connection, held, worker, lease, details)
+            return leases.heartbeat(connection, held, stand, worker, lease, details)
     except TransientError as error:
         log.warning("%s: no heartbeat: %s", held[0], error)
         return True

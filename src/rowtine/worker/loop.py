@@ -118,7 +118,6 @@ class Worker:
         heartbeat.start()
         try:
             while not self._stopping:
-                await self._look(gateway)
                 self._begin(executor, *await self._claim(gateway))
                 await self._wait()
             await self._finish_running(gateway)
@@ -172,35 +171,24 @@ class Worker:
 
     # -- claiming
 
-    async def _look(self, gateway: Gateway) -> None:
-        """See to what the clock makes due: timers, deadlines, lost leases, what waits for a later
-        moment. A read, so that an idle worker writes nothing."""
+    async def _look(self, gateway: Gateway) -> bool:
+        """Look for what the clock has made due, if it is time to; whether there is something to
+        see to. A read, so that an idle worker writes nothing."""
         if clock.monotonic() < self._look_at:
-            return
+            return False
         due = await gateway.read(lambda connection: calls.due(connection, self._functions()))
         interval = poll_wait(self.settings.poll_interval, clock.jitter())
         left = interval if due.next_in is None else min(interval, due.next_in)
         self._look_at = clock.monotonic() + left
-        self._more = self._more or due.work
-        if not (due.clocked or due.late or due.lost):
-            return
-
-        def see_to(connection: Connection) -> None:
-            recording.fire_timers(connection, _TIMERS_AT_ONCE)
-            for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
-                log.warning("%s: its deadline has passed", id)
-            for id in leases.recover(connection, _RECOVERED_AT_ONCE):
-                log.warning("%s: its worker was lost, it is queued again", id)
-
-        await gateway.write(see_to)
-        self._look_at = 0.0  # there may be more than were seen to at once
-        self._more = True
+        self._more = self._more or due.work or due.clocked or due.late or due.lost
+        return due.clocked or due.late or due.lost
 
     async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
         """Take what fits, if there may be something."""
+        see_to = await self._look(gateway)
         lease, version, functions = self.settings.lease, self.version, self._functions()
         for_calls, for_rounds = self._held.room(), self._held.room_for_rounds()
-        if not self._more or for_calls + for_rounds == 0:
+        if not self._more or not (see_to or for_calls or for_rounds):
             return [], []
         self._more = False
         tries = 0
@@ -210,16 +198,27 @@ class Worker:
             tries += 1
             if tries > 1:  # what the try before has claimed, if only its reply was lost
                 leases.give_back_unknown(connection, self.id, self._held.snapshot().calls)
+            if see_to:
+                self._see_to(connection)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
             claimed = calls.claim(connection, self.id, functions, for_calls, lease)
             self.probe("claiming")
             return woken, claimed
 
         woken, claimed = await gateway.write(claim)
-        # As much as was wanted, or no room for what there may be.
-        self._more = len(woken) >= for_rounds or len(claimed) >= for_calls
+        # As much as was wanted, or no room for what there may be; or not all was seen to at once.
+        self._more = self._more or len(woken) >= for_rounds or len(claimed) >= for_calls or see_to
+        self._look_at = 0.0 if see_to else self._look_at
         self.probe("claimed")
         return woken, claimed
+
+    def _see_to(self, connection: Connection) -> None:
+        """Answer due timers, end what is late, recover what was lost."""
+        recording.fire_timers(connection, _TIMERS_AT_ONCE)
+        for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
+            log.warning("%s: its deadline has passed", id)
+        for id in leases.recover(connection, _RECOVERED_AT_ONCE):
+            log.warning("%s: its worker was lost, it is queued again", id)
 
     def _functions(self) -> list[str]:
         return self.registry.functions()
@@ -227,13 +226,16 @@ class Worker:
     def _begin(self, executor: Executor, woken: list[str], claimed: list[Claimed]) -> None:
         for id in woken:
             self._held.rounds.add(id)
-            if not executor.leave_to_turn(id):
-                self._held.release([id])  # it has suspended, whether its task has heard or not
-                self._spawn(id, executor.round(id))
+            if not executor.handoff.postpone(id, lambda id: self._round(executor, id)):
+                self._round(executor, id)
         for call in claimed:
             self._held.calls[call.id] = call.claim
             self._held.committing.discard(call.id)
             self._spawn(call.id, executor.call(call))
+
+    def _round(self, executor: Executor, id: str) -> None:
+        self._held.release([id])  # it has suspended, whether its task has heard or not
+        self._spawn(id, executor.round(id))
 
     def _spawn(self, id: str, work: Coroutine[Any, Any, None]) -> None:
         if (earlier := self._tasks.get(id)) is not None:
