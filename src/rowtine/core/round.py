@@ -216,7 +216,7 @@ class _Round:
         """The task of a body, which begins here and no earlier: never amid the bookkeeping for
         another, and after those before it."""
         if running.task is None:
-            step = _step(running.frame, running.continuation, self.codec, running.resolved)
+            step = _steps(running.frame, running.continuation, self.codec, running.resolved)
             running.task = eager.start(step, context=running.frame.context)
         return running.task
 
@@ -840,7 +840,7 @@ def _decided_together(future: JoinFuture) -> bool:
             return False
 
 
-async def _step(
+async def _steps(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
     frame.running.task = asyncio.current_task()
