@@ -152,6 +152,11 @@ cancellation of main, results), then depth first in order of declaration. Calls 
 order, however long native awaits took."""
 
 
+_TURNS = 100
+"""So many times bodies may go on, one after what another came to, before the event loop has its
+turn: a round that never ends must not keep whoever would stop it from running."""
+
+
 class _Round:
     """The working copy of one round."""
 
@@ -199,7 +204,10 @@ class _Round:
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
+        turns = 0
         while running := list(self.here.running.values()):
+            if (turns := turns + 1) % _TURNS == 0:
+                await asyncio.sleep(0)
             tasks = [self._started(each) for each in running]
             idle = True
             # All that are over, in the order in which they began: a set has no order.
