@@ -524,3 +524,23 @@ def test_a_round_of_a_body_that_fails_never_yields_to_the_loop() -> None:
         assert isinstance(output.error, KeyError)
 
     assert on_a_loop(main) == []
+
+
+@durable
+async def nothing() -> None:
+    pass
+
+
+@durable
+async def for_ever() -> None:
+    while True:
+        await gather(nothing())
+
+
+def test_a_round_that_never_ends_can_be_stopped() -> None:
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await OneShotScheduler(for_ever).run(Input.first())
+
+    assert on_a_loop(main) == []

@@ -32,6 +32,8 @@ from rowtine.core.names import class_name
 from rowtine.core.payload import Arguments
 from rowtine.errors import AnyException, DecodeError, PayloadError, RemoteError
 
+_PARTS = frozenset({"args", "kwargs"})
+
 # So much of an error is looked at: 2,000 members of a group, say, which is what fits into 2 MB.
 _ERROR_ITEMS = 200_000
 
@@ -203,7 +205,7 @@ def _parsed(payload: str) -> Any:
 
 
 def _argument_parts(tree: Any) -> dict[str, Any]:
-    if type(tree) is dict and tree.keys() <= {"args", "kwargs"}:
+    if type(tree) is dict and tree.keys() <= _PARTS:
         return cast("dict[str, Any]", tree)
     return {"args": tree if isinstance(tree, list) else [tree]}
 

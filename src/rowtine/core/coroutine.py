@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running, running
@@ -339,6 +340,8 @@ class Raised:
 
 Step = Suspended | Returned | Raised
 
+_ENDS = (Returned, Raised)
+
 
 class _Replay:
     """What a body is fed: its journal if it is rebuilt, then what its last wait came to."""
@@ -434,7 +437,7 @@ def drive(
         # What the last entry is handed to has never run.
         frame.running.replaying = not replay.over
         awaited = _advance(coroutine, outcome)
-        if isinstance(awaited, Returned | Raised):
+        if isinstance(awaited, _ENDS):
             frame.coroutine = None
             return replay.ended(awaited)
         if not isinstance(awaited, Directive):
@@ -635,12 +638,11 @@ def refuse_open_block(chain: _Chain) -> None:
 
     Of an open ``async with`` the frame holds the bound ``__aexit__``.
     """
-    for link, _ in chain:
-        for held in gc.get_referents(link):
-            if type(held) is types.MethodType and held.__name__ == "__aexit__":
-                for block, instead in _OPEN.items():
-                    if isinstance(held.__self__, block):
-                        raise UsageError(
-                            f"a durable await inside an open asyncio.{block.__name__}, "
-                            f"which a rebuild could not restore: {instead}"
-                        )
+    for held in gc.get_referents(*[link for link, _ in chain]):
+        if type(held) is MethodType and held.__name__ == "__aexit__":
+            for block, instead in _OPEN.items():
+                if isinstance(held.__self__, block):
+                    raise UsageError(
+                        f"a durable await inside an open asyncio.{block.__name__}, "
+                        f"which a rebuild could not restore: {instead}"
+                    )

@@ -8,8 +8,7 @@ __all__ = ["uuid7"]
 def uuid7(milliseconds: int, counter: int, random: int) -> str:
     """A UUIDv7 from a Unix time in milliseconds, a 12-bit counter and 62 random bits (of more, the
     last ones)."""
-    value = (milliseconds & ((1 << 48) - 1)) << 80
-    value |= 0x7 << 76 | (counter & 0xFFF) << 64
-    value |= 0b10 << 62 | random & ((1 << 62) - 1)
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    # Written by hand: uuid.UUID takes three times as long.
+    head, random = f"{milliseconds & 0xFFFF_FFFF_FFFF:012x}", random & ((1 << 62) - 1)
+    node = random & 0xFFFF_FFFF_FFFF
+    return f"{head[:8]}-{head[8:]}-7{counter & 0xFFF:03x}-{0x8000 | random >> 48:04x}-{node:012x}"

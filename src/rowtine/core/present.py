@@ -46,6 +46,7 @@ class Present:
         self.owned: dict[int, Coroutine] = {}
         """The round's own copies, which it may change."""
         self.callers = state.callers
+        """Who waits for each call, as far as it is known."""
         self.sought_callers = False
         self.tasks = state.ended
         self.counted: set[int] = set()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from rowtine.core import eager
@@ -151,6 +152,11 @@ cancellation of main, results), then depth first in order of declaration. Calls 
 order, however long native awaits took."""
 
 
+_TURNS = 100
+"""So many times bodies may go on, one after what another came to, before the event loop has its
+turn: a round that never ends must not keep whoever would stop it from running."""
+
+
 class _Round:
     """The working copy of one round."""
 
@@ -198,29 +204,34 @@ class _Round:
 
     async def _settle(self) -> None:
         """Let bodies run until none is left that can."""
+        turns = 0
         while running := list(self.here.running.values()):
+            if (turns := turns + 1) % _TURNS == 0:
+                await asyncio.sleep(0)
             tasks = [self._started(each) for each in running]
-            if not any(map(eager.over, tasks)):
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            idle = True
             # All that are over, in the order in which they began: a set has no order.
             for each, task in zip(running, tasks, strict=True):
                 if eager.over(task):
+                    idle = False
                     del self.here.running[each.coroutine.id]
                     self.here.stepping.add(each.coroutine.id)
                     await self._stepped(each.coroutine, each.frame, _step_made_by(task))
+            if idle:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def _started(self, running: Running) -> asyncio.Task[Step]:
         """The task of a body, which begins here and no earlier: never amid the bookkeeping for
         another, and after those before it."""
         if running.task is None:
-            step = _step(running.frame, running.continuation, self.codec, running.resolved)
+            step = _steps(running.frame, running.continuation, self.codec, running.resolved)
             running.task = eager.start(step, context=running.frame.context)
         return running.task
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
-        changes.spawned.sort(key=lambda coroutine: coroutine.id)
-        for _, request in sorted(self.requests.values(), key=lambda placed: placed[0]):
+        changes.spawned.sort(key=attrgetter("id"))
+        for _, request in sorted(self.requests.values(), key=itemgetter(0)):
             self._issue(request)
         if state.exit is not None and state.outstanding_calls == 0:
             return Exit(state.exit, changes)
@@ -471,10 +482,10 @@ class _Round:
         self, coroutine: Coroutine, wait: Wait, ids: range, where: Where | None
     ) -> list[Coroutine]:
         ready: list[Coroutine] = []
-        limit = wait.max_concurrency
+        place, limit = self.places[coroutine.id], wait.max_concurrency
         shielded = wait.kind is Kind.SPAWN and not wait.cancel_losers
         for i, (id, member) in enumerate(zip(ids, wait.members, strict=True)):
-            self.places[id] = (*self.places[coroutine.id], 0, i)
+            self.places[id] = (*place, 0, i)
             child = Coroutine(
                 id,
                 coroutine.id,
@@ -621,9 +632,9 @@ class _Round:
         self, member: Coroutine, value: Payload, error: Exception | None
     ) -> CoroutineResult:
         """The result of a member without a body: what it waits for came to this."""
-        if isinstance(error, AnyException):  # made here, of errors that are encoded already
-            error = self.codec.decode_error(error)
         if error is not None:
+            if isinstance(error, AnyException):  # made here, of errors that are encoded already
+                error = self.codec.decode_error(error)
             return self._failure(member.id, error)
         if member.kind is not Kind.ALL:
             return CoroutineResult(member.id, value=value)
@@ -837,7 +848,7 @@ def _decided_together(future: JoinFuture) -> bool:
             return False
 
 
-async def _step(
+async def _steps(
     frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
 ) -> Step:
     frame.running.task = asyncio.current_task()
