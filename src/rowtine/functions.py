@@ -89,6 +89,7 @@ class _Registered(Shared):
             if parameter.kind
             in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         )
+        self._fitting = _positional_counts(self._signature)
 
     @property
     def __rowtine_name__(self) -> str:
@@ -100,11 +101,28 @@ class _Registered(Shared):
         if not self._checked:
             refuse_free_variables(self.func, self.name)
             self._checked = True
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"{self.name}() {error}") from None
+        if kwargs or len(args) not in self._fitting:  # else they fit, and binding costs more
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self.name}() {error}") from None
         return Arguments(args, kwargs, self._positional)
+
+
+def _positional_counts(signature: inspect.Signature) -> range:
+    """With how many positional arguments alone a function can be called; not all, if it takes any
+    number."""
+    least = most = 0
+    for parameter in signature.parameters.values():
+        required = parameter.default is inspect.Parameter.empty
+        match parameter.kind:
+            case inspect.Parameter.POSITIONAL_ONLY | inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                least, most = least + required, most + 1
+            case inspect.Parameter.KEYWORD_ONLY if required:
+                return range(0)
+            case _:
+                pass
+    return range(least, most + 1)
 
 
 class Function(_Registered, Generic[P, R]):
