@@ -37,7 +37,7 @@ class Current:
 class Here:
     """What a worker leaves in the context of the bodies that it runs."""
 
-    current: Current
+    current: Callable[[], Current]
     details: Payload
     codec: Codec
     beat: Callable[[Payload], bool]
@@ -54,8 +54,8 @@ def current() -> Current:
     """
     found = _here("current")
     if found.details is None:
-        return found.current
-    return replace(found.current, details=found.codec.decode(found.details))
+        return found.current()
+    return replace(found.current(), details=found.codec.decode(found.details))
 
 
 def heartbeat(details: Any = None) -> None:
@@ -73,7 +73,7 @@ def heartbeat(details: Any = None) -> None:
     found = _here("heartbeat")
     payload = None if details is None else found.codec.encode(details, "the details")
     if not found.beat(payload):
-        raise asyncio.CancelledError(f"call {found.current.id} is no longer to be run here")
+        raise asyncio.CancelledError(f"call {found.current().id} is no longer to be run here")
 
 
 def _here(what: str) -> Here:

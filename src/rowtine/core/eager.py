@@ -20,7 +20,7 @@ from asyncio import (
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["outcome", "over", "start"]
+__all__ = ["Begun", "begin", "outcome", "over", "start"]
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def start(
         return asyncio.Task(coroutine, loop=loop, context=context, name=name, eager_start=True)
     if context is None:
         context = contextvars.copy_context()
-    begun = _Begun(coroutine)
+    begun = Begun(coroutine)
     task: asyncio.Task[T] = asyncio.Task(begun, loop=loop, context=context, name=name)
     current = asyncio.current_task(loop)
     if current is not None:
@@ -59,16 +59,29 @@ def start(
     return task
 
 
+def begin(
+    coroutine: Coroutine[Any, Any, None], *, name: str | None = None
+) -> asyncio.Task[None] | None:
+    """Make the first step of a coroutine that does not ask for its Task in it, in a copy of this
+    context; the Task of what is left, or None if it has ended."""
+    context = contextvars.copy_context()
+    begun = Begun(coroutine)
+    context.run(begun.step)
+    if begun.over and begun.error is None:
+        return None
+    return asyncio.Task(begun, context=context, name=name)
+
+
 def over(task: asyncio.Task[Any]) -> bool:
     """Whether a task is over; of one from `start`, also before the event loop has heard of it."""
     begun: object = task.get_coro()
-    return (isinstance(begun, _Begun) and begun.over) or task.done()
+    return (isinstance(begun, Begun) and begun.over) or task.done()
 
 
 def outcome(task: asyncio.Task[T]) -> T:
     """What a task that is over came to: its value, or its error raised."""
     begun: Any = task.get_coro()
-    if task.done() or not (isinstance(begun, _Begun) and begun.over):
+    if task.done() or not (isinstance(begun, Begun) and begun.over):
         return task.result()
     if begun.error is not None:
         task.add_done_callback(_is_known)
@@ -83,8 +96,8 @@ def _is_known(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-class _Begun(Coroutine[Any, Any, T]):
-    """A coroutine whose first step is made ahead of its Task's.
+class Begun(Coroutine[Any, Any, T]):
+    """A coroutine whose first step is made ahead of its Task's, or of whoever awaits it.
 
     `over` once it has ended in that step; then `value` or `error` is what it came to.
     """
@@ -99,13 +112,13 @@ class _Begun(Coroutine[Any, Any, T]):
         self.value: Any = None
         self.error: BaseException | None = None
 
-    def step(self, task: asyncio.Task[T]) -> None:
-        """Make the first step."""
+    def step(self, task: asyncio.Task[T] | None = None) -> None:
+        """Make the first step, where that is of a Task as `task`."""
         try:
             kept = self._coroutine.send(None)
         except StopIteration as stop:
             self.over, self.value = True, stop.value
-            if task.cancelling():  # by itself, as there was nobody else
+            if task is not None and task.cancelling():  # by itself, as there was nobody else
                 self.error = asyncio.CancelledError()
         except (SystemExit, KeyboardInterrupt):
             self.over, self.error = True, asyncio.CancelledError()  # raised once is enough
@@ -137,7 +150,13 @@ class _Begun(Coroutine[Any, Any, T]):
         self._coroutine.close()
 
     def __await__(self) -> Any:
-        raise TypeError("it is its Task's alone")
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
 
     def __getattr__(self, name: str) -> Any:
         """Names and frames, for whoever prints a Task."""

@@ -59,7 +59,7 @@ class Begins:
     """call_id -> the id that the call gets."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Round:
     """A round that has run. `outcome` is what an exit means for the call (done, retry, tail call);
     None for a poll.

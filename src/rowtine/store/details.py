@@ -44,7 +44,16 @@ def told(attempted: Claimed | Execution, codec: Codec, beat: Callable[[str | Non
     """What the bodies of this attempt can ask. `beat` is given the column, or None where a
     heartbeat says nothing new."""
     before = details_before(attempted.claim, attempted.details)
-    current = Current(
+
+    def say(details: str | None) -> bool:
+        claim = attempted.claim
+        return beat(None if details is None else details_to_text(claim, details, before))
+
+    return Here(lambda: _current(attempted), before, codec, say)
+
+
+def _current(attempted: Claimed | Execution) -> Current:
+    return Current(
         id=attempted.id,
         function=attempted.function,
         attempt=attempted.attempt,
@@ -52,9 +61,3 @@ def told(attempted: Claimed | Execution, codec: Codec, beat: Callable[[str | Non
         caller_id=attempted.caller_id,
         deadline=attempted.deadline,
     )
-
-    def say(details: str | None) -> bool:
-        claim = attempted.claim
-        return beat(None if details is None else details_to_text(claim, details, before))
-
-    return Here(current, before, codec, say)

@@ -53,9 +53,9 @@ from rowtine.store.types import now, seconds_since
 __all__ = ["Execution", "Loaded", "Rows", "load"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Execution:
-    """One execution as a round finds it; `seen_round` is the fence of a later round, and None
+    """One execution as a round finds it, and, warm, as the next one does; `seen_round` is the fence of a later round, and None
     before the first, whose fence is `claim`."""
 
     id: str

@@ -81,7 +81,7 @@ class Executor:
         worker: str,
         held: Held,
         begin: Callable[[Claimed], None],
-        turn: Callable[[str, Coroutine[Any, Any, None]], None],
+        spawn: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:
         self.worker = worker
         self.registry = registry
@@ -92,12 +92,13 @@ class Executor:
         self.probe = probe
         self.held = held
         self.begin = begin
+        self.spawn = spawn
         self.threads = Threads()
         self.warm = Warm(settings.warm)
         self.handoff = Handoff(
             self.warm,
             settings.poll_max_results,
-            lambda kept, ends: turn(kept.execution.id, self._turn(kept, ends)),
+            lambda kept, ends: spawn(kept.execution.id, self._turn(kept, ends)),
         )
         self.stands: dict[str, tuple[int, int]] = {}
         """Where the executions stand whose next round runs here."""
@@ -153,16 +154,16 @@ class Executor:
         timeout = timeout_of(claimed, function)
         future = self.threads.run(body)
         try:
-            async with asyncio.timeout(timeout):
-                # A thread cannot be stopped; shielded, it can at least be told apart from one
-                # that has ended.
-                return await asyncio.shield(future)
-        except TimeoutError:
-            self._abandon(future)
-            return failure(_timed_out(function, timeout), self.codec)
+            # A thread cannot be stopped, but told apart from one that has ended.
+            done, _ = await asyncio.wait([future], timeout=timeout)
         except asyncio.CancelledError:
             self._abandon(future)
             raise
+        if not done:
+            self._abandon(future)
+            return failure(_timed_out(function, timeout), self.codec)
+        result: CoroutineResult = future.result()
+        return result
 
     def _abandon(self, future: asyncio.Future[Any]) -> None:
         self.held.abandoned += 1
@@ -210,26 +211,50 @@ class Executor:
         self.probe("ran", claimed.id)
         self.held.committing.add(claimed.id)
         outcome = self._conclude(claimed, claimed.claim, function, result)
-        if await self._end(outcome, outcome, claimed.seat):
-            self.probe("recorded", claimed.id)
-        else:
-            log.warning("%s: the outcome came too late, the call is no longer ours", claimed.id)
-        self.held.release([claimed.id])
+        if self.handoff.offer(outcome, outcome, claimed.seat, self._told) is None:
+            self._recorded(claimed.id, (await self._commit(outcome)).held)
 
-    async def _end(self, what: Outcome | Round, outcome: Outcome, seat: Seat | None) -> bool:
-        """Write how a call ended, with the next round of its caller if that is warm here; whether
-        its fence held."""
-        end = self.handoff.offer(what, outcome, seat)
-        if end is None:
-            return (await self._commit(what)).held
-        recorded = False
+    def _told(self, end: End, written: bool | None) -> None:
+        """An outcome was written with the round of its caller; or it was not, and is alone."""
+        if written is None:
+            self.spawn(end.outcome.id, self._record_alone(end))
+        else:
+            self._recorded(end.outcome.id, written)
+
+    async def _record_alone(self, end: End) -> None:
+        held = False
         try:
-            written = await end.written
-            recorded = (await self._commit(what)).held if written is None else written
+            held = (await self._commit(end.outcome)).held
         finally:
-            if not end.recorded.done():
-                end.recorded.set_result(recorded)
-        return recorded
+            end.recorded(held)
+        self._recorded(end.outcome.id, held)
+
+    def _recorded(self, id: str, held: bool) -> None:
+        if held:
+            self.probe("recorded", id)
+        else:
+            log.warning("%s: the outcome came too late, the call is no longer ours", id)
+        self.held.release([id])
+
+    async def _end(self, round: Round, outcome: Outcome) -> bool:
+        """Write the last round of an execution, with the next one of its caller if that is warm
+        here; whether its fence held."""
+        told: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+
+        def tell(_: End, written: bool | None) -> None:
+            if not told.done():
+                told.set_result(written)
+
+        end = self.handoff.offer(round, outcome, round.execution.seat, tell)
+        if end is None:
+            return (await self._commit(round)).held
+        held = False
+        try:
+            written = await told
+            held = (await self._commit(round)).held if written is None else written
+        finally:
+            end.recorded(held)
+        return held
 
     # -- a warm execution
 
@@ -243,44 +268,42 @@ class Executor:
             raise
         finally:
             for end in ends:
-                if not end.written.done():
-                    end.written.set_result(None)
+                end.written(None)
         self.handoff.over(id)
 
     async def _take_turn(self, kept: Kept, ends: Sequence[End]) -> None:
-        now = self.gateway.now(kept.execution.now)
-        execution = replace(kept.execution, now=now)
+        execution = kept.execution
+        execution.now = self.gateway.now(execution.now)
         function = self.registry.function(execution.function)
         self._enter(execution)
         slots, body = kept.slots, self.registry.body
         loader = _Loader(self.gateway, lambda c: Rows(c, body, execution, None, slots))
-        running = eager.start(self._run(function, execution, round_input(kept, ends, now), loader))
+        input = round_input(kept, ends, execution.now)
+        running = eager.Begun(self._run(function, execution, input, loader))
+        running.step()
         given = taken(ends)
         try:
-            if not eager.over(running):
+            if not running.over:
                 given = {}
                 if not await self._take_longer(execution, ends):
                     raise _Lost
             output, seconds = await running
         except BaseException as error:
-            running.cancel()
-            await asyncio.wait([running])
-            drop(kept.slots)
+            await _ended(running)
+            drop(slots)
             if isinstance(error, _Lost):
                 return
             raise
         self.stands.pop(execution.id, None)
         self.probe("round", execution.id)
         if isinstance(output, Incompatible):
-            drop(kept.slots)
+            drop(slots)
             await self._hold(execution.id, output.message)
             return
-        held = await self._end_round(
-            Round(execution, output, None, seconds, given), function, kept.slots
-        )
-        for end in ends:
-            if held and not end.written.done():
-                end.written.set_result(True)
+        round = Round(execution, output, None, seconds, given)
+        if await self._end_round(round, function, slots):
+            for end in ends:
+                end.written(True)
 
     async def _take_longer(self, execution: Execution, ends: Sequence[End]) -> bool:
         """The round reads, or awaits natively. What it was given does not wait for that, and nobody
@@ -292,10 +315,8 @@ class Executor:
         if mine:
             self.held.rounds.add(execution.id)
         self.handoff.takes_long(execution.id)
-        for end in ends:
-            end.written.set_result(None)
-        recorded = [await end.recorded for end in ends]
-        return mine and all(recorded)
+        recorded = [end.refuse() for end in ends]
+        return all([await held for held in recorded]) and mine
 
     # -- a claimed execution
 
@@ -363,7 +384,7 @@ class Executor:
             return await self._suspend(round, output, slots, kept)
         drop(slots)
         outcome = self._conclude(execution, None, function, output.result)
-        held = await self._end(replace(round, outcome=outcome), outcome, execution.seat)
+        held = await self._end(replace(round, outcome=outcome), outcome)
         if held:
             self.probe("committed", execution.id)
         return held
@@ -374,10 +395,10 @@ class Executor:
         """Commit a round that ended in a poll, keep its frames if it was ours to commit, and begin
         the calls that it made, as far as there is room."""
         execution = round.execution
-        begins = self._begins(output)
+        begins = round.begins = self._begins(output)
         suspended = {**slots, **frames(output.state)}
         try:
-            written = await self._commit(replace(round, begins=begins))
+            written = await self._commit(round)
         except BaseException:
             drop(suspended)
             self.held.release(begins.ids.values())
@@ -397,11 +418,10 @@ class Executor:
 
     def _keep(self, round: Round, output: Poll, kept: Kept | None) -> None:
         execution = round.execution
-        number = 1 if execution.seen_round is None else execution.seen_round + 1
-        stands = replace(
-            execution, seen_round=number, held=False, running_seconds=round.running_seconds
-        )
-        self.warm.keep(stands, merged(kept, output.state))
+        execution.seen_round = (execution.seen_round or 0) + 1
+        execution.held = False
+        execution.running_seconds = round.running_seconds
+        self.warm.keep(execution, merged(kept, output.state))
 
     def _begins(self, output: Poll) -> Begins:
         """The calls of a round that begin at once: those that can, as far as there is room."""
@@ -434,7 +454,7 @@ class Executor:
             claim,
             result,
             retry=retry_of(attempted, function),
-            jitter=clock.jitter(),
+            jitter=clock.jitter,
             codec=self.codec,
         )
 
@@ -482,20 +502,41 @@ class Executor:
         quiet.install()
         began = clock.monotonic()
         timeout = timeout_of(execution, function)
+        output: Output | None
         if timeout is None:
             output = await scheduler.run(input, loader)
         else:
-            limit = asyncio.timeout(max(0.0, timeout - execution.running_seconds))
-            try:
-                async with limit:
-                    output = await scheduler.run(input, loader)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
+            left = max(0.0, timeout - execution.running_seconds)
+            output = await _within(left, scheduler.run(input, loader))
+            if output is None:
                 output = Exit(failure(_timed_out(function, timeout), self.codec))
         if isinstance(output, Poll):
             native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began
+
+
+async def _within(seconds: float, run: Coroutine[Any, Any, T]) -> T | None:
+    """What it comes to within that time; None if it takes longer, and then it is stopped."""
+    task = eager.start(run)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait([task])
+    return None
+
+
+async def _ended(running: eager.Begun[Any]) -> None:
+    """Stop a round that is no longer wanted, and wait until it has stopped."""
+    if not running.over:
+        task = asyncio.Task(running)
+        task.cancel()
+        await asyncio.wait([task])
 
 
 class _Loader:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from rowtine.core.exchange import Input
@@ -26,23 +26,37 @@ from rowtine.worker.warm import Kept, Warm
 __all__ = ["End", "Handoff", "round_input", "taken"]
 
 
-def _future() -> asyncio.Future[bool | None]:
-    return asyncio.get_running_loop().create_future()
-
-
 @dataclass(slots=True, eq=False)
 class End:
     """The end of a call: its outcome, or the last round of its execution.
 
-    Whoever brings it waits for `written`: whether its fence held, or None if nobody has written it
-    and they have to. Then `recorded` says what came of that.
+    Whoever brings it is told by `tell` whether its fence held, or None if nobody has written it and
+    they have to. What came of that they tell by `recorded`, if somebody waits for it.
     """
 
     what: Outcome | Round
     outcome: Outcome
     seat: Seat
-    written: asyncio.Future[bool | None] = field(default_factory=_future)
-    recorded: asyncio.Future[bool | None] = field(default_factory=_future)
+    tell: Callable[[End, bool | None], None]
+    told: bool = False
+    waited_for: asyncio.Future[bool] | None = None
+
+    def written(self, held: bool | None) -> None:
+        """Tell whoever brought it, once."""
+        if not self.told:
+            self.told = True
+            self.tell(self, held)
+
+    def refuse(self) -> asyncio.Future[bool]:
+        """Have it written by whoever brought it; whether its fence held then."""
+        self.waited_for = asyncio.get_running_loop().create_future()
+        self.written(None)
+        return self.waited_for
+
+    def recorded(self, held: bool) -> None:
+        """Whoever brought it has written it."""
+        if self.waited_for is not None and not self.waited_for.done():
+            self.waited_for.set_result(held)
 
 
 class Handoff:
@@ -57,7 +71,13 @@ class Handoff:
         """Executions whose turn it is -> whether it takes long, so that ends do not wait for it."""
         self._claimed: dict[str, Callable[[str], None]] = {}
 
-    def offer(self, what: Outcome | Round, outcome: Outcome, seat: Seat | None) -> End | None:
+    def offer(
+        self,
+        what: Outcome | Round,
+        outcome: Outcome,
+        seat: Seat | None,
+        tell: Callable[[End, bool | None], None],
+    ) -> End | None:
         """Hand the end of a call to its caller; None if whoever brings it has to write it."""
         caller = outcome.execution_id
         if caller is None or seat is None or not outcome.done:
@@ -70,7 +90,7 @@ class Handoff:
         elif caller not in self._waiting:
             # What else ends in this pass of the loop goes with it.
             asyncio.get_running_loop().call_soon(self._next, caller)
-        end = End(what, outcome, seat)
+        end = End(what, outcome, seat, tell)
         self._waiting.setdefault(caller, []).append(end)
         return end
 
@@ -108,7 +128,7 @@ class Handoff:
         ends, later = fit[: self._most], fit[self._most :]
         for end in waiting:
             if end not in fit:
-                end.written.set_result(None)
+                end.written(None)
         if later:
             self._waiting[execution_id] = later
         if not ends:
@@ -119,8 +139,7 @@ class Handoff:
 
     def _refuse(self, execution_id: str) -> None:
         for end in self._waiting.pop(execution_id, ()):
-            if not end.written.done():
-                end.written.set_result(None)
+            end.written(None)
 
 
 def _waits(kept: Kept, seat: Seat) -> bool:

@@ -242,7 +242,10 @@ class Worker:
             # Its commit is through and it was about to end, or it is a zombie: whichever, what
             # was claimed anew is not to wait for it.
             earlier.cancel()
-        task = eager.start(work, name=f"rowtine-{id}")
+        task = eager.begin(work, name=f"rowtine-{id}")
+        if task is None:
+            self._over(id)
+            return
         self._tasks[id] = task
 
         def done(task: asyncio.Task[None]) -> None:
@@ -251,15 +254,18 @@ class Worker:
             del self._tasks[id]
             if task.cancelled():
                 return  # still held: given back at the end
-            self._held.release([id])
-            self._held.rounds.discard(id)
             if (error := task.exception()) is not None:
                 log.error("%s could not be run", id, exc_info=error)
-            if self._more:
-                self._wake.set()
-            self.notify()
+                self._held.release([id])
+            self._over(id)
 
         task.add_done_callback(done)
+
+    def _over(self, id: str) -> None:
+        self._held.rounds.discard(id)
+        if self._more:
+            self._wake.set()
+        self.notify()
 
     def _heard(self, committed: Committed) -> None:
         """A batch was committed: is there more to do?"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from rowtine.core.directives import Call
@@ -82,7 +83,7 @@ def conclude(
     result: CoroutineResult,
     *,
     retry: Retry,
-    jitter: float,
+    jitter: Callable[[], float],
     codec: Codec,
 ) -> Outcome:
     """What the result of an attempt means for the call: done, another attempt, or a tail call.
@@ -98,7 +99,7 @@ def conclude(
             result.status,
             attempted.attempt,
             attempted.failing_for,
-            jitter,
+            jitter(),
             result.cause
             if isinstance(result.cause, Exception)
             else codec.decode_error(result.error),
