@@ -19,7 +19,6 @@ from rowtine.core.coroutine import (
     Entry,
     Frame,
     Raised,
-    Returned,
     Slot,
     Step,
     Suspended,
@@ -28,7 +27,8 @@ from rowtine.core.coroutine import (
     drive,
     placed,
 )
-from rowtine.core.directives import Body, Call
+from rowtine.core.directives import Body
+from rowtine.core.ends import failure, result_of, success
 from rowtine.core.exchange import (
     CallRequest,
     Changes,
@@ -52,9 +52,8 @@ from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
 from rowtine.core.present import Present, Running
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
-from rowtine.core.status import status_for_error, status_for_output
 from rowtine.core.tasks import TIMEOUT, Group
-from rowtine.errors import AnyException, Cancelled, IncompatibleState, Reset, UsageError
+from rowtine.errors import AnyException, IncompatibleState, UsageError
 
 __all__ = [
     "CallRequest",
@@ -113,19 +112,31 @@ class OneShotScheduler:
         whole and needs none. If this task is cancelled, running bodies are cancelled with it and
         suspended ones are dropped without running any of their code.
         """
+        first: Running | None = None
         try:
+            if input.state is None and self.body is not None:
+                first = self._first_step(self.body, input)
+                if (result := _at_once(first, self.codec)) is not None:
+                    return Exit(result, Changes())
             state = self._state(input)
         except IncompatibleState as error:
             return Incompatible(str(error))
         round = _Round(self, state, loader, input.now)
         try:
-            return await round.run(input)
+            return await round.run(input, first)
         except IncompatibleState as error:
             await round.abandon()
             return Incompatible(str(error))
         except BaseException:
             await round.abandon()
             raise
+
+    def _first_step(self, body: Body, input: Input) -> Running:
+        continuation = Continuation(body, input.arguments, began=input.now)
+        frame = Frame(contextvars.copy_context(), self.codec, 0, input.seed)
+        task = eager.start(_steps(frame, continuation, self.codec, None), context=frame.context)
+        main = Coroutine(0, None, continuation)
+        return Running(main, frame, continuation, None, task)
 
     def _state(self, input: Input) -> State:
         state: Any = input.state
@@ -183,14 +194,12 @@ class _Round:
 
     # -- the flow
 
-    async def run(self, input: Input) -> Output:
-        if input.state is None:
-            if self.scheduler.body is None:
-                error = UsageError(
-                    "the entry point is not an async @app.function or @app.coroutine"
-                )
-                return Exit(self._failure(0, error), self.changes)
-            self._begin(self.scheduler.body, input.arguments)
+    async def run(self, input: Input, first: Running | None) -> Output:
+        if first is not None:
+            self._begin(first)
+        elif input.state is None:
+            error = UsageError("the entry point is not an async @app.function or @app.coroutine")
+            return Exit(self._failure(0, error), self.changes)
         else:
             self._resume_ready()
             if input.error is not None:
@@ -275,13 +284,12 @@ class _Round:
 
     # -- beginning and resuming bodies
 
-    def _begin(self, body: Body, arguments: Payload) -> None:
+    def _begin(self, first: Running) -> None:
         self.state.next_coroutine_id = 1
-        main = self.here.owned[0] = Coroutine(
-            0, None, Continuation(body, arguments, began=self.now)
-        )
-        self.changes.spawned.append(main)
-        self._step(main, None, ())
+        self.here.owned[0] = first.coroutine
+        self.changes.spawned.append(first.coroutine)
+        self.places[0] = ()
+        self.here.running[0] = first
 
     def _resume_ready(self) -> None:
         ready, self.state.ready = self.state.ready, []
@@ -315,19 +323,10 @@ class _Round:
                 await self._do_asked(coroutine, frame)
             await self._suspend(coroutine, frame, step, placed(step.wait))
         else:
-            result = self._result(coroutine.id, step)
+            result = result_of(coroutine.id, step, self.codec, fixed=self.state.exit is not None)
             if frame.running.groups:
                 await self._stop_spawned(coroutine, frame)
             await self._finish(coroutine, result)
-
-    def _result(self, id: int, end: Returned | Raised) -> CoroutineResult:
-        match end:
-            case Returned():
-                return self._success(id, end.value)
-            case Raised(error=Reset() as reset):
-                return self._tail_call(id, reset)
-            case Raised():
-                return self._failure(id, end.error)
 
     async def _suspend(
         self, coroutine: Coroutine, frame: Frame, step: Suspended, wait: Wait
@@ -387,36 +386,8 @@ class _Round:
             if group.open > 0 and group.wait.cancel_losers:
                 await self._cancel_all(await self.here.among(group.ids()), place)
 
-    def _success(self, id: int, value: Any) -> CoroutineResult:
-        try:
-            payload = self.codec.encode(value, "the returned value")
-        except Exception as error:
-            return self._failure(id, error)
-        return CoroutineResult(id, value=payload, status=status_for_output(value))
-
     def _failure(self, id: int, error: BaseException) -> CoroutineResult:
-        status = status_for_error(error)
-        if isinstance(error, asyncio.CancelledError):
-            # To whoever waits for it, it is an error like others: not they are told to stop.
-            error = Cancelled(*error.args).with_traceback(error.__traceback__)
-        return CoroutineResult(
-            id,
-            error=self.codec.encode_error(error),
-            status=status,
-            cause=error if id == 0 else None,
-        )
-
-    def _tail_call(self, id: int, reset: Reset) -> CoroutineResult:
-        call: Any = reset.call
-        if not isinstance(call, Call) or call.kind is not Kind.FUNCTION:
-            return self._failure(id, TypeError(f"Reset needs a call of a function, not {call!r}"))
-        if self.state.exit is not None:
-            return self._failure(id, UsageError("Reset in a clean-up: the outcome is fixed"))
-        try:
-            self.codec.encode_arguments(call.arguments)
-        except Exception as error:
-            return self._failure(id, error)
-        return CoroutineResult(id, call=reset.call)
+        return failure(id, error, self.codec)
 
     # -- waits
 
@@ -642,7 +613,7 @@ class _Round:
             values = [self._part(part) for part in value]
         except Exception as unreadable:
             return self._failure(member.id, unreadable)
-        return self._success(member.id, values)
+        return success(member.id, values, self.codec)
 
     def _part(self, value: Payload) -> Any:
         if isinstance(value, Exception):
@@ -846,6 +817,17 @@ def _decided_together(future: JoinFuture) -> bool:
             return future.first_result is None
         case RaceFuture():
             return False
+
+
+def _at_once(first: Running, codec: Codec) -> CoroutineResult | None:
+    """What a body came to that has ended in its first step, as most calls do: that takes no round.
+    None if there is more to it."""
+    if first.task is None or not eager.over(first.task):
+        return None
+    step = _step_made_by(first.task)
+    if isinstance(step, Suspended) or first.frame.running.groups:
+        return None
+    return result_of(0, step, codec)
 
 
 async def _steps(

@@ -100,6 +100,7 @@ class Executor:
             settings.poll_max_results,
             lambda kept, ends: spawn(kept.execution.id, self._turn(kept, ends)),
         )
+        self._schedulers: dict[str, OneShotScheduler] = {}
         self.stands: dict[str, tuple[int, int]] = {}
         """Where the executions stand whose next round runs here."""
         self.spent: set[str] = set()
@@ -276,8 +277,8 @@ class Executor:
         execution.now = self.gateway.now(execution.now)
         function = self.registry.function(execution.function)
         self._enter(execution)
-        slots, body = kept.slots, self.registry.body
-        loader = _Loader(self.gateway, lambda c: Rows(c, body, execution, None, slots))
+        body = self.registry.body
+        loader = _Loader(self.gateway, lambda c: Rows(c, body, execution, None, kept.slots))
         input = round_input(kept, ends, execution.now)
         running = eager.Begun(self._run(function, execution, input, loader))
         running.step()
@@ -290,18 +291,19 @@ class Executor:
             output, seconds = await running
         except BaseException as error:
             await _ended(running)
-            drop(slots)
+            drop(kept.slots)
             if isinstance(error, _Lost):
                 return
             raise
         self.stands.pop(execution.id, None)
         self.probe("round", execution.id)
         if isinstance(output, Incompatible):
-            drop(slots)
+            drop(kept.slots)
             await self._hold(execution.id, output.message)
             return
         round = Round(execution, output, None, seconds, given)
-        if await self._end_round(round, function, slots):
+        # What is warm went with the round, and is in its state again.
+        if await self._end_round(round, function, _NONE):
             for end in ends:
                 end.written(True)
 
@@ -396,18 +398,17 @@ class Executor:
         the calls that it made, as far as there is room."""
         execution = round.execution
         begins = round.begins = self._begins(output)
-        suspended = {**slots, **frames(output.state)}
         try:
             written = await self._commit(round)
         except BaseException:
-            drop(suspended)
+            drop({**slots, **frames(output.state)})
             self.held.release(begins.ids.values())
             raise
         self.held.release([execution.id])
         self.held.release(set(begins.ids.values()) - written.begun)
         if not written.held:
             log.info("%s: another worker's round was faster", execution.id)
-            drop(suspended)
+            drop({**slots, **frames(output.state)})
             return False
         self.probe("committed", execution.id)
         self._keep(round, output, kept)
@@ -482,6 +483,19 @@ class Executor:
             over = Exit(failure(error, self.codec))
             return await self.gateway.commit(Round(execution, over, outcome))
 
+    def _scheduler(self, function: Function[..., Any]) -> OneShotScheduler:
+        made = self._schedulers.get(function.name)
+        if made is None or made.entry_point is not function:
+            made = self._schedulers[function.name] = OneShotScheduler(
+                function,
+                version=self.version,
+                poll_min_results=self.settings.poll_min_results,
+                poll_max_results=self.settings.poll_max_results,
+                poll_max_wait_seconds=self.settings.poll_max_wait_seconds,
+                codec=self.codec,
+            )
+        return made
+
     async def _run(
         self,
         function: Function[..., Any],
@@ -491,14 +505,7 @@ class Executor:
     ) -> tuple[Output, float]:
         """Run one round, within what is left of the attempt's running time; with the seconds that
         the attempt has been running."""
-        scheduler = OneShotScheduler(
-            function,
-            version=self.version,
-            poll_min_results=self.settings.poll_min_results,
-            poll_max_results=self.settings.poll_max_results,
-            poll_max_wait_seconds=self.settings.poll_max_wait_seconds,
-            codec=self.codec,
-        )
+        scheduler = self._scheduler(function)
         quiet.install()
         began = clock.monotonic()
         timeout = timeout_of(execution, function)

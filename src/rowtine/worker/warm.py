@@ -105,42 +105,36 @@ def drop(slots: Mapping[int, Slot]) -> None:
 
 
 def _slim(state: State, limit: int) -> State:
-    """What is worth keeping of a state: bodies with their frames, up to `limit`, and small joins.
+    """The state, of which nothing is left but what is worth keeping: bodies with their frames, up to `limit`, and small joins.
 
     Calls that are members of a join are made again of what they come to, long lists of results are
     read again when they are complete, and the journal of a body that is here is not needed.
     """
     kept: dict[int, Coroutine] = {}
     for id, coroutine in state.suspended.items():
-        slim = _slim_coroutine(coroutine)
-        if slim is not None and len(kept) < limit:
-            kept[id] = slim
+        if len(kept) < limit and _is_worth_keeping(coroutine):
+            kept[id] = coroutine
+            if coroutine.coroutine is not None:
+                coroutine.coroutine.journal = None
+            if len(coroutine.members) > _SMALL:
+                coroutine.result = _slim_future(coroutine)
         elif coroutine.coroutine is not None:
             coroutine.coroutine.slot.drop()
-    return replace(state, suspended=kept, ended={}, ready=[], prev_callers=[])
+    state.suspended = kept
+    state.ended, state.ready, state.prev_callers, state.callers = {}, [], [], {}
+    return state
 
 
-def _slim_coroutine(coroutine: Coroutine) -> Coroutine | None:
+def _is_worth_keeping(coroutine: Coroutine) -> bool:
     if coroutine.kind is Kind.COROUTINE:
-        continuation = coroutine.coroutine
-        if continuation is None or not continuation.slot.warm:
-            return None
-        if continuation.journal is not None:
-            continuation = replace(continuation, journal=None)
-    elif coroutine.result is None or isinstance(coroutine.result, CallFuture):
-        return None
-    else:
-        continuation = None
-        if len(coroutine.members) > _SMALL:
-            return None
-    return replace(coroutine, coroutine=continuation, result=_slim_future(coroutine))
+        return coroutine.coroutine is not None and coroutine.coroutine.slot.warm
+    is_join = coroutine.result is not None and not isinstance(coroutine.result, CallFuture)
+    return is_join and len(coroutine.members) <= _SMALL
 
 
 def _slim_future(coroutine: Coroutine) -> Future | None:
     future = coroutine.result
     members = coroutine.members
-    if len(members) <= _SMALL:
-        return future
     match future:
         case AllFuture():
             waiting = Remaining(members, len(future.waiting))
