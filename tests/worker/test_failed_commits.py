@@ -12,7 +12,7 @@ import pytest
 
 import rowtine
 from acceptance.support import rows
-from rowtine.store import Database, TransientError, calls, committing
+from rowtine.store import TransientError, Writer, calls, committing
 
 NewApp = Callable[..., rowtine.App]
 
@@ -42,7 +42,7 @@ def app(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> rowtine.App:
 
 def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """When its COMMIT has been made."""
-    claim, writing = calls.claim, Database.writing
+    claim, writing = calls.claim, Writer.writing
     of_thread = threading.local()
 
     def claims(*arguments: Any) -> Any:
@@ -51,7 +51,7 @@ def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         return claimed
 
     @contextmanager
-    def writes(self: Database, **more: Any) -> Iterator[Any]:
+    def writes(self: Writer, **more: Any) -> Iterator[Any]:
         of_thread.fails = False
         with writing(self, **more) as connection:
             yield connection
@@ -60,12 +60,12 @@ def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
             raise TransientError("the connection broke")
 
     monkeypatch.setattr("rowtine.store.calls.claim", claims)
-    monkeypatch.setattr(Database, "writing", writes)
+    monkeypatch.setattr(Writer, "writing", writes)
 
 
 def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
     """With its statements sent: before its COMMIT, or when that has been made."""
-    commit, writing = committing.commit, Database.writing
+    commit, writing = committing.commit, Writer.writing
     of_thread = threading.local()
     batches: list[int] = []
 
@@ -76,7 +76,7 @@ def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> No
         return held
 
     @contextmanager
-    def writes(self: Database, **more: Any) -> Iterator[Any]:
+    def writes(self: Writer, **more: Any) -> Iterator[Any]:
         of_thread.fails = False
         with writing(self, **more) as connection:
             yield connection
@@ -90,7 +90,7 @@ def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> No
         raise TransientError("the connection broke")
 
     monkeypatch.setattr("rowtine.store.committing.commit", commits)
-    monkeypatch.setattr(Database, "writing", writes)
+    monkeypatch.setattr(Writer, "writing", writes)
 
 
 @pytest.mark.peer_case(101)

@@ -2,7 +2,14 @@
 
 from sqlalchemy import Connection
 
-from rowtine.store.engine import Database, RejectedError, TransientError
+from rowtine.store.engine import Database, RejectedError, TransientError, Writer
 from rowtine.store.transaction import run_round
 
-__all__ = ["Connection", "Database", "RejectedError", "TransientError", "run_round"]
+__all__ = [
+    "Connection",
+    "Database",
+    "RejectedError",
+    "TransientError",
+    "Writer",
+    "run_round",
+]

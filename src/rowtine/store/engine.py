@@ -20,7 +20,7 @@ from rowtine.store.dialect import (
 )
 from rowtine.store.tables import SCHEMA
 
-__all__ = ["Database", "RejectedError", "TransientError"]
+__all__ = ["Database", "RejectedError", "TransientError", "Writer"]
 
 
 class TransientError(DatabaseError):
@@ -68,6 +68,39 @@ class Database:
     def close(self) -> None:
         """Close every connection that is not in use."""
         self.engine.dispose()
+
+
+class Writer:
+    """Writing transactions of one thread, one after the other on one connection: the server's
+    prepared statements are those of a connection, and looking whether it still lives is a round
+    trip. One that has failed is given up, and the next transaction takes another."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    @contextlib.contextmanager
+    def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
+        """As `Database.writing`."""
+        engine, url = self._database.engine, self._database.url
+        with _translated(url), write_lock(engine):
+            connection = self._connection or engine.connect()
+            self._connection = None
+            try:
+                with connection.begin():
+                    yield connection
+                if then is not None:
+                    then(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+
+    def close(self) -> None:
+        """Give the connection back. Not while `writing`."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.store import Connection, Database, TransientError, committing, workers
+from rowtine.store import Connection, Database, TransientError, Writer, committing, workers
 from rowtine.store.committing import Committed, Round
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
@@ -69,6 +69,7 @@ class Gateway:
         self.codec = codec
         self._worker = worker
         self._heard = heard
+        self._connection = Writer(database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
         self._waiting: list[_Intent] = []
@@ -99,7 +100,7 @@ class Gateway:
         reply to a COMMIT is lost, whether it happened is unknown."""
 
         def transaction() -> T:
-            with self.database.writing() as connection:
+            with self._connection.writing() as connection:
                 return work(connection)
 
         return await self._persist(self._writer, transaction)
@@ -178,4 +179,5 @@ class Gateway:
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
         self._writer.shutdown(wait=True)
+        self._connection.close()
         self._reader.shutdown(wait=True)
