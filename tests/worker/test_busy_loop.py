@@ -42,9 +42,9 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     wanted: list[int] = []
     write = Gateway.write
 
-    async def counted(self: Gateway, work: Any) -> Any:
+    async def counted(self: Gateway, work: Any, then: Any = None) -> Any:
         wanted.append(1)
-        return await write(self, work)
+        return await write(self, work, then)
 
     monkeypatch.setattr(Gateway, "write", counted)
     return wanted

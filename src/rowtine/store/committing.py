@@ -106,6 +106,8 @@ class Committed(NamedTuple):
     """Calls that begin at once: `Begins`, but for those whose execution was told to stop."""
     due_in: float | None
     """Seconds until the first thing is due of what was written and nobody has taken."""
+    queued: set[str]
+    """The functions of the calls that are due at once."""
 
 
 def commit(
@@ -156,7 +158,7 @@ def commit(
     cancel_calls(connection, sorted(lost))
     _signals(connection, won, withdrawn, plain)
     waits = writes.seconds_until_due() if not lost else [0.0]
-    return Committed(held, recorded, at, writes.begun, min(waits, default=None))
+    return Committed(held, recorded, at, writes.begun, min(waits, default=None), writes.queued)
 
 
 def _needs_its_call(round: Round) -> bool:
@@ -304,6 +306,7 @@ class _Writes:
         self.exits: dict[str, Outcome] = {}
         """What exits mean for their calls, but for those that the caller's round has taken."""
         self.begun: set[str] = set()
+        self.queued: set[str] = set()
         self.waits: list[float] = []
         """Seconds until what is written is due, of all that is."""
 
@@ -516,6 +519,8 @@ class _Writes:
                 self.waits.append((until - execution.now).total_seconds())
             elif wait is not None:
                 self.waits.append(wait)
+            if call.kind is Kind.FUNCTION and wait is not None and wait <= 0:
+                self.queued.add(call.function)
             self.put(sql.CALL_INSERT, **row, until=until, wait=wait)
 
     def _begins(self, round: Round, call: CallRequest) -> str | None:

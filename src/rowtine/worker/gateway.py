@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.store import Connection, Database, TransientError, Writer, committing, workers
 from rowtine.store.committing import Committed, Round
+from rowtine.store.notices import announce
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
 
@@ -54,7 +55,8 @@ class _Intent:
 class Gateway:
     """Reads, writes, and the committer: while one batch commits, the next one gathers.
 
-    `worker` has a row in which each batch leaves its number. `heard` is told what was committed.
+    `worker` has a row in which each batch leaves its number. `heard` is told what was committed,
+    `for_others` says whether other workers have to be told that calls of these functions are due.
     """
 
     def __init__(
@@ -63,12 +65,14 @@ class Gateway:
         codec: Codec,
         worker: str | None = None,
         heard: Callable[[Committed], None] = lambda _: None,
+        for_others: Callable[[Collection[str]], bool] = lambda _: False,
         readers: int = 2,
     ) -> None:
         self.database = database
         self.codec = codec
         self._worker = worker
         self._heard = heard
+        self._for_others = for_others
         self._connection = Writer(database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
@@ -95,12 +99,16 @@ class Gateway:
 
         return await self._persist(self._reader, transaction)
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a writing transaction; likewise. `work` must bear repetition: where the
-        reply to a COMMIT is lost, whether it happened is unknown."""
+    async def write(
+        self,
+        work: Callable[[Connection], T],
+        then: Callable[[Connection], None] | None = None,
+    ) -> T:
+        """Run `work` in a writing transaction, and `then` after its commit; likewise. `work` must
+        bear repetition: where the reply to a COMMIT is lost, whether it happened is unknown."""
 
         def transaction() -> T:
-            with self._connection.writing() as connection:
+            with self._connection.writing(then) as connection:
                 return work(connection)
 
         return await self._persist(self._writer, transaction)
@@ -162,7 +170,11 @@ class Gateway:
             done = committing.commit(connection, self.codec, rounds, outcomes, mark)
             return done
 
-        committed = await self.write(transaction)
+        def tell(connection: Connection) -> None:
+            if done is not None and self._for_others(done.queued):
+                announce(connection)
+
+        committed = await self.write(transaction, tell)
         self._time = committed.at, clock.monotonic()
         for intent, held in zip(
             (*ran, *ended), (*committed.held, *committed.recorded), strict=True

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +20,7 @@ from rowtine.config import Settings
 from rowtine.core import eager
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
+from rowtine.functions import Function
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import (
@@ -35,16 +36,20 @@ from rowtine.store import (
 )
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Committed
+from rowtine.store.notices import Listener
 from rowtine.worker.execute import Executor
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
 from rowtine.worker.held import Held, lost_of
-from rowtine.worker.policy import heartbeat_interval, poll_wait
+from rowtine.worker.policy import backoff, heartbeat_interval, poll_wait
 from rowtine.worker.watchdog import Watchdog
 
 __all__ = ["Worker"]
 
 log = logging.getLogger("rowtine")
+
+_SELDOM = 5.0
+"""Seconds between two looks of a worker that hears of what is due."""
 
 _TIMERS_AT_ONCE = 500
 _RECOVERED_AT_ONCE = 100
@@ -83,8 +88,13 @@ class Worker:
         self._at_once = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._held = Held(self.settings.concurrency)
+        self._listener = Listener(
+            database, self.wake, lambda failures: backoff(failures, clock.jitter())
+        )
         self._more = False
         """Whether the last claim took as much as it wanted: there may be more of it."""
+        self._told = False
+        """Whether somebody said that there is something to claim."""
         self._look_at = 0.0
         """When to look for what the clock has made due, by the clock of this process."""
 
@@ -96,7 +106,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         schema.check(self.database)
         quiet.install()
-        gateway = Gateway(self.database, self.codec, self.id, self._heard)
+        gateway = Gateway(self.database, self.codec, self.id, self._heard, self._cannot_take)
         executor = Executor(
             self.registry,
             self.codec,
@@ -116,6 +126,7 @@ class Worker:
         )
         await gateway.write(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
+        self._listener.start()
         try:
             while not self._stopping:
                 self._begin(executor, *await self._claim(gateway))
@@ -150,7 +161,8 @@ class Worker:
                 loop.call_soon_threadsafe(self._wake_up)
 
     def _wake_up(self) -> None:
-        self._more = True
+        self._more = self._told = True
+        self._look_at = 0.0  # it may be due later
         self._wake.set()
 
     def run_until_signalled(self) -> None:
@@ -177,7 +189,10 @@ class Worker:
         if clock.monotonic() < self._look_at:
             return False
         due = await gateway.read(lambda connection: calls.due(connection, self._functions()))
-        interval = poll_wait(self.settings.poll_interval, clock.jitter())
+        # One that is told needs to look only for what nobody tells: that a worker was lost, say.
+        seldom = max(self.settings.poll_interval, _SELDOM)
+        often = self.settings.poll_interval
+        interval = poll_wait(seldom if self._listener.listening else often, clock.jitter())
         left = interval if due.next_in is None else min(interval, due.next_in)
         self._look_at = clock.monotonic() + left
         self._more = self._more or due.work or due.clocked or due.late or due.lost
@@ -185,7 +200,9 @@ class Worker:
 
     async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
         """Take what fits, if there may be something."""
-        see_to = await self._look(gateway)
+        # Who was told that there is something takes it first, and looks what the clock has then.
+        see_to = False if self._told else await self._look(gateway)
+        self._told = False
         lease, version, functions = self.settings.lease, self.version, self._functions()
         for_calls, for_rounds = self._held.room(), self._held.room_for_rounds()
         if not self._more or not (see_to or for_calls or for_rounds):
@@ -278,6 +295,11 @@ class Worker:
             self._look_at = at
             self._wake.set()
 
+    def _cannot_take(self, queued: Collection[str]) -> bool:
+        """Whether calls of these functions, which are due, have to be told to others."""
+        known = all(isinstance(self.registry.find(name), Function) for name in queued)
+        return bool(queued) and (not known or self._held.room() == 0)
+
     async def _wait(self) -> None:
         """Until something may be due: a commit of ours, a free place, or the next look."""
         if self._more and self._held.room() > 0:
@@ -323,6 +345,7 @@ class Worker:
 
     async def _end(self, gateway: Gateway, executor: Executor, heartbeat: Heartbeat) -> None:
         heartbeat.stop()
+        self._listener.stop()
         await gateway.drained()
         executor.warm.clear()
         held, woken = list(self._held.calls.items()), set(self._held.rounds)
