@@ -51,9 +51,9 @@ def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         return claimed
 
     @contextmanager
-    def writes(self: Writer, **more: Any) -> Iterator[Any]:
+    def writes(self: Writer, *more: Any) -> Iterator[Any]:
         of_thread.fails = False
-        with writing(self, **more) as connection:
+        with writing(self, *more) as connection:
             yield connection
         if of_thread.fails:
             FAILED.append("claim")
@@ -76,9 +76,9 @@ def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> No
         return held
 
     @contextmanager
-    def writes(self: Writer, **more: Any) -> Iterator[Any]:
+    def writes(self: Writer, *more: Any) -> Iterator[Any]:
         of_thread.fails = False
-        with writing(self, **more) as connection:
+        with writing(self, *more) as connection:
             yield connection
             if of_thread.fails and when == "before":
                 fail()
