@@ -27,7 +27,8 @@ class Settings:
     grace: float = 30.0
     """How long a worker that is told to stop lets running calls finish."""
     poll_interval: float = 0.2
-    """How often an idle worker looks for work that it was not told of."""
+    """How often an idle worker looks for work that it was not told of. Where notices get through
+    (PostgreSQL), it looks every 5 seconds or so, or as seldom as this says."""
     hold: float = 30.0
     """How long a state that does not fit this code waits before it is looked at again."""
     poll_min_results: int = 1

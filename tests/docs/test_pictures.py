@@ -29,7 +29,9 @@ def pictures() -> ModuleType:
 
 def test_all_pictures_are_drawn(pictures: ModuleType) -> None:
     assert tuple(sorted(pictures.DRAWN)) == PICTURES
-    assert sorted(file.name for file in (EXPLANATION / "pictures").iterdir()) == [*PICTURES]
+    there = sorted(file.name for file in (EXPLANATION / "pictures").iterdir())
+    # Those of measurements are drawn by the benchmarks.
+    assert [name for name in there if not name.startswith("performance-")] == [*PICTURES]
 
 
 @pytest.mark.parametrize("name", PICTURES)

@@ -48,9 +48,6 @@ __all__ = ["Worker"]
 
 log = logging.getLogger("rowtine")
 
-_SELDOM = 5.0
-"""Seconds between two looks of a worker that hears of what is due."""
-
 _TIMERS_AT_ONCE = 500
 _RECOVERED_AT_ONCE = 100
 _EXPIRED_AT_ONCE = 20
@@ -189,10 +186,9 @@ class Worker:
         if clock.monotonic() < self._look_at:
             return False
         due = await gateway.read(lambda connection: calls.due(connection, self._functions()))
-        # One that is told needs to look only for what nobody tells: that a worker was lost, say.
-        seldom = max(self.settings.poll_interval, _SELDOM)
-        often = self.settings.poll_interval
-        interval = poll_wait(seldom if self._listener.listening else often, clock.jitter())
+        interval = poll_wait(
+            self.settings.poll_interval, clock.jitter(), told=self._listener.listening
+        )
         left = interval if due.next_in is None else min(interval, due.next_in)
         self._look_at = clock.monotonic() + left
         self._more = self._more or due.work or due.clocked or due.late or due.lost

@@ -42,9 +42,14 @@ def heartbeat_interval(lease: float) -> float:
     return lease / 3
 
 
-def poll_wait(interval: float, jitter: float) -> float:
+SELDOM = 5.0
+"""Seconds between two looks of a worker that is told of what is due: what nobody tells of is that
+another worker was lost, and what a notice that was lost would have told."""
+
+
+def poll_wait(interval: float, jitter: float, *, told: bool = False) -> float:
     """Seconds to the next look, spread so that workers that started together drift apart."""
-    return interval * (0.75 + 0.5 * jitter)
+    return (max(interval, SELDOM) if told else interval) * (0.75 + 0.5 * jitter)
 
 
 def backoff(failures: int, jitter: float) -> float:
