@@ -218,9 +218,8 @@ def test_who_is_told_to_stop_while_a_step_runs_makes_no_further_one(
         return x
 
     Bodies.step = cancelling
-    with app.worker().start():
-        with pytest.raises(rowtine.Cancelled, match="enough"):
-            handle.result(timeout=60)
+    with app.worker().start(), pytest.raises(rowtine.Cancelled, match="enough"):
+        handle.result(timeout=60)
 
     assert RAN == [0, 1, 2]
 

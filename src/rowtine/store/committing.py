@@ -46,7 +46,7 @@ from rowtine.store.tables import calls, states
 from rowtine.store.types import moment_values, now
 from rowtine.store.workers import Mark
 
-__all__ = ["Begins", "Committed", "Round", "commit"]
+__all__ = ["Begins", "Committed", "Round", "Writes", "commit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def commit(
     ]
     lost = {id for each in won for id in withdrawn.get(each.execution.id, ())}
     arrived = _arrived(connection, lost)
-    writes = _Writes(codec, locked)
+    writes = Writes(codec, locked)
     for each in won:
         writes.add(each, arrived.get(each.execution.id, 0))
     recorded = [outcome.id not in lost and holds(outcome, locked.calls) for outcome in outcomes]
@@ -295,12 +295,13 @@ def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
     )
 
 
-class _Writes:
-    """The rows of several rounds, gathered into one list a statement."""
+class Writes:
+    """The rows of several rounds, gathered into one list a write."""
 
-    def __init__(self, codec: Codec, locked: Locked) -> None:
+    def __init__(self, codec: Codec, locked: Locked | None) -> None:
         self.codec = codec
         self.locked = locked
+        """None where all is taken to be as expected."""
         self.rows: dict[Each, list[dict[str, Any]]] = {}
         self.released: list[dict[str, Any]] = []
         self.exits: dict[str, Outcome] = {}
@@ -428,12 +429,16 @@ class _Writes:
         return 0.0 if enough or self._told(execution) else output.max_wait_seconds
 
     def _enough(self, execution: Execution, output: Poll, taken: int) -> bool:
+        if self.locked is None:
+            return False
         state = self.locked.states[execution.id]
         return state.arrived - state.delivered - taken >= output.min_results
 
     def _told(self, execution: Execution) -> bool:
         """Whether an execution was told to stop while its round ran, which did not know it; or
         woken, by somebody who may have told it."""
+        if self.locked is None:
+            return False
         if (call := self.locked.calls.get(execution.id)) is not None:
             return call.cancelling != execution.cancelling
         return self.locked.states[execution.id].woken
@@ -527,7 +532,9 @@ class _Writes:
         """The id of a call that begins at once; None if it has to wait for its turn, or for what
         its caller does who was told to stop."""
         execution = round.execution
-        if round.begins is None or execution.root_id in self.locked.told or self._told(execution):
+        if round.begins is None or self._told(execution):
+            return None
+        if self.locked is not None and execution.root_id in self.locked.told:
             return None
         return round.begins.ids.get(call.call_id)
 

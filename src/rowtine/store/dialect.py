@@ -27,6 +27,7 @@ __all__ = [
     "database_url",
     "for_reading",
     "has_notices",
+    "in_one_statement",
     "in_words",
     "insert_unless_there",
     "is_transient",
@@ -109,6 +110,11 @@ def make_engine(url: URL, schema: str, *, pool_size: int = 5) -> Engine:
             },
         )
     return engine.execution_options(schema_translate_map=translate_schema(engine, schema))
+
+
+def in_one_statement(bind: Engine | Connection) -> bool:
+    """Whether one statement can write to many tables, and so be a commit of its own."""
+    return bind.dialect.name == POSTGRESQL
 
 
 def for_reading(connection: Connection) -> Connection:

@@ -37,7 +37,17 @@ from sqlalchemy.types import TypeEngine
 from rowtine.store.prepared import Prepared
 from rowtine.store.types import JsonText, moment_read, now
 
-__all__ = ["Delete", "Each", "Field", "Insert", "Update", "write"]
+__all__ = [
+    "Delete",
+    "Each",
+    "Field",
+    "Insert",
+    "Update",
+    "as_document",
+    "in_document",
+    "moment",
+    "write",
+]
 
 Field = Column[Any] | TypeEngine[Any] | type[TypeEngine[Any]]
 """What a value of a row is: like a column, or of a type."""
@@ -76,13 +86,16 @@ class Each(ABC):
     def _statement(self, given: Given) -> Any:
         """The write, where `given` is one row or stands for all of them."""
 
+    def guarded(self, condition: ColumnElement[bool]) -> Any:
+        """For all rows, or for none where the condition does not hold."""
+        return self._from_all(self._document()).where(condition)
+
     def _from_all(self, given: Given) -> Any:
         return self._statement(given)
 
     def _document(self) -> Given:
         columns = (column(name, _in_document(type_)) for name, type_ in self.types.items())
-        rows = func.json_to_recordset(_json(self.parameter)).table_valued(*columns)
-        return _Document(rows.render_derived(f"each_{self.name}", with_types=True), self.types)
+        return _Document(in_document(self.parameter, *columns), self.types)
 
 
 class Insert(Each):
@@ -102,10 +115,17 @@ class Insert(Each):
     def _statement(self, given: Given) -> Any:
         return insert(self._table).values(dict(self._values(given)))
 
+    def guarded(self, condition: ColumnElement[bool]) -> Any:
+        return self._selected(self._document(), condition)
+
     def _from_all(self, given: Given) -> Any:
+        return self._selected(given)
+
+    def _selected(self, given: Given, *conditions: ColumnElement[bool]) -> Any:
         values = self._values(given)
         chosen = [_as(self._table.c[name], value) for name, value in values.items()]
-        return insert(self._table).from_select(list(values), select(*chosen).select_from(given()))
+        rows = select(*chosen).select_from(given()).where(*conditions)
+        return insert(self._table).from_select(list(values), rows)
 
 
 class Update(Each):
@@ -157,12 +177,17 @@ def write(connection: Connection, *batches: Mapping[Each, Rows]) -> datetime:
     for batch in batches:
         chosen = {each: rows for each, rows in batch.items() if rows}
         if postgresql and chosen:
-            documents = {each.parameter: _text(rows) for each, rows in chosen.items()}
+            documents = {each.parameter: as_document(rows) for each, rows in chosen.items()}
             at = _together(tuple(chosen)).execute(connection, documents).scalar_one()
         else:
             for each, rows in chosen.items():
                 each.for_one.execute(connection, rows)
-    return moment_read(at or _NOW.execute(connection, {}).scalar_one())
+    return moment(connection) if at is None else moment_read(at)
+
+
+def moment(connection: Connection) -> datetime:
+    """The database's time."""
+    return moment_read(_NOW.execute(connection, {}).scalar_one())
 
 
 _NOW = Prepared(select(now()))
@@ -178,7 +203,8 @@ def _together(chosen: tuple[Each, ...]) -> Prepared:
     return Prepared(whole)
 
 
-def _text(rows: Rows) -> str:
+def as_document(rows: Rows) -> str:
+    """Rows as one parameter."""
     return msgspec.json.encode(rows).decode()
 
 
@@ -193,8 +219,11 @@ def _in_document(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     return Text() if isinstance(type_, JsonText) else type_
 
 
-def _json(name: str) -> ColumnElement[Any]:
-    return cast(bindparam(name, type_=Text()), JsonText())
+def in_document(parameter: str, *columns: Any) -> Any:
+    """The rows of a parameter, as a table."""
+    document = cast(bindparam(parameter, type_=Text()), JsonText())
+    rows = func.json_to_recordset(document).table_valued(*columns)
+    return rows.render_derived(f"each_{parameter}", with_types=True)
 
 
 def _as(column: Column[Any], value: Any) -> ColumnElement[Any]:

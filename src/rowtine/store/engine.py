@@ -78,6 +78,24 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: Connection | None = None
+        self._at_once: Connection | None = None
+
+    @contextlib.contextmanager
+    def at_once(self) -> Generator[Connection]:
+        """A connection on which each statement is a transaction. PostgreSQL."""
+        with _translated(self._database.url):
+            connection = self._at_once
+            if connection is None:
+                engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
+                connection = engine.connect()
+            self._at_once = None
+            try:
+                with connection.begin():
+                    yield connection
+            except BaseException:
+                connection.close()
+                raise
+            self._at_once = connection
 
     @contextlib.contextmanager
     def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
@@ -98,9 +116,10 @@ class Writer:
 
     def close(self) -> None:
         """Give the connection back. Not while `writing`."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        for connection in (self._connection, self._at_once):
+            if connection is not None:
+                connection.close()
+        self._connection = self._at_once = None
 
 
 @contextlib.contextmanager

@@ -55,8 +55,10 @@ __all__ = ["Execution", "Loaded", "Rows", "load"]
 
 @dataclass(slots=True)
 class Execution:
-    """One execution as a round finds it, and, warm, as the next one does; `seen_round` is the fence of a later round, and None
-    before the first, whose fence is `claim`."""
+    """One execution as a round finds it, and, warm, as the next one does.
+
+    `seen_round` is the fence of a later round, and None before the first, whose fence is `claim`.
+    """
 
     id: str
     function: str

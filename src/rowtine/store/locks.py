@@ -11,7 +11,16 @@ from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
 from rowtine.store.types import among, as_text, now
 
-__all__ = ["Locked", "LockedCall", "LockedState", "lock", "lock_calls", "lock_states"]
+__all__ = [
+    "LOCKED_CALLS",
+    "LOCKED_STATES",
+    "Locked",
+    "LockedCall",
+    "LockedState",
+    "lock",
+    "lock_calls",
+    "lock_states",
+]
 
 
 class LockedState(NamedTuple):
@@ -44,7 +53,7 @@ class Locked(NamedTuple):
     """Those of the roots that were told to stop. They are not locked."""
 
 
-_LOCKED_STATES = (
+LOCKED_STATES = (
     select(
         literal("state").label("what"),
         as_text(states.c.id).label("id"),
@@ -57,6 +66,7 @@ _LOCKED_STATES = (
             "one"
         ),
         false().label("other"),
+        and_(states.c.worker.is_(None), states.c.wake_at.is_(None)).label("quiet"),
     )
     .where(among(states.c.id, "states"))
     .order_by(states.c.id)
@@ -65,7 +75,7 @@ _LOCKED_STATES = (
     .prefix_with("MATERIALIZED")
 )
 
-_LOCKED_CALLS = (
+LOCKED_CALLS = (
     select(
         literal("call").label("what"),
         as_text(calls.c.id).label("id"),
@@ -94,7 +104,8 @@ _ROOTS = select(
 ).where(among(calls.c.id, "roots"), calls.c.cancelling)
 
 # An Append runs its parts one after the other: the states are locked before the calls.
-_LOCK = Prepared(union_all(select(_LOCKED_STATES), select(_LOCKED_CALLS), _ROOTS))
+_STATES_TOO = [each for each in LOCKED_STATES.c if each.name != "quiet"]
+_LOCK = Prepared(union_all(select(*_STATES_TOO), select(LOCKED_CALLS), _ROOTS))
 
 
 def lock(
@@ -106,7 +117,8 @@ def lock(
     """Lock states, then calls, in one statement; and look which of the roots were told to stop."""
     locked = Locked({}, {}, set())
     rows = _LOCK.execute(connection, {"states": states, "calls": calls, "roots": roots})
-    for what, id, round, run, arrived, delivered, phase, one, other in rows:
+    for row in rows:
+        what, id, round, run, arrived, delivered, phase, one, other = tuple(row)
         if what == "state":
             locked.states[id] = LockedState(round, run, arrived, delivered, bool(one))
         elif what == "call":

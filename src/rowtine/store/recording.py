@@ -81,9 +81,8 @@ def outcome_rows(
     """
     counters = Counter(arrived)
     writes: Writes = {}
-    for outcome in outcomes:
-        if outcome.id in told:
-            outcome = _ended(outcome)
+    for each in outcomes:
+        outcome = _ended(each) if each.id in told else each
         row = {"id_": outcome.id, **outcome.settled.columns()}
         caller = outcome.execution_id
         if outcome.tail is not None:

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ColumnElement,
     Float,
     Integer,
+    Table,
     and_,
     bindparam,
     case,
@@ -36,7 +37,7 @@ AT = {"at": Timestamp}
 """The time of the round: the one that its coroutines see, and see again when they are rebuilt."""
 
 
-def _columns(table: Any, *names: str) -> dict[str, Field]:
+def _columns(table: Table, *names: str) -> dict[str, Field]:
     return {name: table.c[name] for name in names}
 
 
@@ -44,7 +45,7 @@ def _given(given: Given, names: Mapping[str, Any]) -> dict[str, Any]:
     return {name: getattr(given, name) for name in names}
 
 
-def _in_run(table: Any, given: Given) -> ColumnElement[bool]:
+def _in_run(table: Table, given: Given) -> ColumnElement[bool]:
     return and_(table.c.execution_id == given.e, table.c.run == given.n)
 
 
@@ -58,7 +59,8 @@ _THIS = {"id_": Id}
 
 
 def _this_call(given: Given) -> ColumnElement[bool]:
-    return calls.c.id == given.id_
+    found: ColumnElement[bool] = calls.c.id == given.id_
+    return found
 
 
 DONE = Update(
@@ -459,7 +461,7 @@ RELEASED = (
 """Not one of the others: the number of rows that it lets begin differs from row to row."""
 
 
-# --------------------------------------------------------------------- the end of a run from outside
+# ------------------------------------------------------------------- the end of a run from outside
 
 END_CALLS = Update(
     "end_calls",
@@ -539,6 +541,10 @@ AFTERWARDS: tuple[Each, ...] = (
     FUTURE_UPDATE,
 )
 """What may touch rows that those, or others of these, have written: one after the other."""
+
+
+EXPECTED: tuple[Each, ...] = (*TOGETHER, COROUTINE_DONE, FUTURE_UPDATE)
+"""What may stand in the statement of a batch that goes as expected (`expected`)."""
 
 
 def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -50,7 +50,7 @@ from rowtine.worker.policy import (
 from rowtine.worker.threads import Threads
 from rowtine.worker.warm import Kept, Warm, drop, merged
 
-__all__ = ["Executor"]
+__all__ = ["Executor", "Setup"]
 
 T = TypeVar("T")
 
@@ -63,6 +63,18 @@ class _Lost(Exception):
     """Another worker committed a round of this execution while ours was reading."""
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker runs, and as whom."""
+
+    worker: str
+    registry: Registry
+    codec: Codec
+    settings: Settings
+    version: str | None
+    probe: Probe
+
+
 class Executor:
     """Turns claims into commits. Its methods end normally whatever the user's code does; a
     CancelledError means that this worker must give the claim back.
@@ -72,32 +84,27 @@ class Executor:
 
     def __init__(
         self,
-        registry: Registry,
-        codec: Codec,
+        setup: Setup,
         gateway: Gateway,
-        settings: Settings,
-        version: str | None,
-        probe: Probe,
-        worker: str,
         held: Held,
         begin: Callable[[Claimed], None],
         spawn: Callable[[str, Coroutine[Any, Any, None]], None],
     ) -> None:
-        self.worker = worker
-        self.registry = registry
-        self.codec = codec
+        self.worker = setup.worker
+        self.registry = setup.registry
+        self.codec = setup.codec
+        self.settings = setup.settings
+        self.version = setup.version
+        self.probe = setup.probe
         self.gateway = gateway
-        self.settings = settings
-        self.version = version
-        self.probe = probe
         self.held = held
         self.begin = begin
         self.spawn = spawn
         self.threads = Threads()
-        self.warm = Warm(settings.warm)
+        self.warm = Warm(self.settings.warm)
         self.handoff = Handoff(
             self.warm,
-            settings.poll_max_results,
+            self.settings.poll_max_results,
             lambda kept, ends: spawn(kept.execution.id, self._turn(kept, ends)),
         )
         self._schedulers: dict[str, OneShotScheduler] = {}
@@ -286,8 +293,7 @@ class Executor:
         try:
             if not running.over:
                 given = {}
-                if not await self._take_longer(execution, ends):
-                    raise _Lost
+                await self._take_longer(execution, ends)
             output, seconds = await running
         except BaseException as error:
             await _ended(running)
@@ -307,9 +313,9 @@ class Executor:
             for end in ends:
                 end.written(True)
 
-    async def _take_longer(self, execution: Execution, ends: Sequence[End]) -> bool:
+    async def _take_longer(self, execution: Execution, ends: Sequence[End]) -> None:
         """The round reads, or awaits natively. What it was given does not wait for that, and nobody
-        else is to run this round meanwhile; False if somebody does, or an end was refused."""
+        else is to run this round meanwhile; _Lost if somebody does, or an end was refused."""
         stand, lease = execution.stand, self.settings.lease
         mine = await self.gateway.write(
             lambda connection: rounds.adopt(connection, self.worker, execution.id, stand, lease)
@@ -318,7 +324,8 @@ class Executor:
             self.held.rounds.add(execution.id)
         self.handoff.takes_long(execution.id)
         recorded = [end.refuse() for end in ends]
-        return all([await held for held in recorded]) and mine
+        if not (all([await held for held in recorded]) and mine):
+            raise _Lost
 
     # -- a claimed execution
 
@@ -412,6 +419,7 @@ class Executor:
             return False
         self.probe("committed", execution.id)
         self._keep(round, output, kept)
+        self.held.coming -= written.begun
         for call in output.calls:
             if (id := begins.ids.get(call.call_id)) is not None and id in written.begun:
                 self.begin(_begun(id, call, execution, written.at))
@@ -429,8 +437,7 @@ class Executor:
         room = self.held.room()
         ready = (call.call_id for call in output.calls if self._can_begin(call))
         ids = {call_id: clock.new_id() for call_id in itertools.islice(ready, room)}
-        for id in ids.values():
-            self.held.calls[id] = 1  # from before its commit: a claim must know it as ours
+        self.held.take(ids.values())
         return Begins(self.worker, self.settings.lease, ids)
 
     def _can_begin(self, call: CallRequest) -> bool:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.store import Connection, Database, TransientError, Writer, committing, workers
 from rowtine.store.committing import Committed, Round
+from rowtine.store.dialect import in_one_statement
+from rowtine.store.each import moment
+from rowtine.store.expected import Expected, expected
 from rowtine.store.notices import announce
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
@@ -73,6 +76,7 @@ class Gateway:
         self._worker = worker
         self._heard = heard
         self._for_others = for_others
+        self._in_one = in_one_statement(database.engine)
         self._connection = Writer(database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
@@ -161,20 +165,25 @@ class Gateway:
         outcomes = [intent.item for intent in ended if isinstance(intent.item, Outcome)]
         worker = self._worker
         mark = None if worker is None else workers.Mark(worker, next(self._batches))
-        done: Committed | None = None
+        plain = expected(self.codec, rounds, outcomes, mark) if self._in_one else None
+        committed, unheard = (None, False) if plain is None else await self._write_in_one(plain)
+        if committed is None:
+            done: Committed | None = None
 
-        def transaction(connection: Connection) -> Committed:
-            nonlocal done
-            if done is not None and mark is not None and workers.made(connection, mark):
-                return done  # only the reply to its COMMIT was lost
-            done = committing.commit(connection, self.codec, rounds, outcomes, mark)
-            return done
+            def transaction(connection: Connection) -> Committed:
+                nonlocal done, unheard
+                if unheard and mark is not None and workers.made(connection, mark):
+                    # Only the reply to its COMMIT was lost.
+                    return done or cast(Expected, plain).made(moment(connection))
+                unheard = True
+                done = committing.commit(connection, self.codec, rounds, outcomes, mark)
+                return done
 
-        def tell(connection: Connection) -> None:
-            if done is not None and self._for_others(done.queued):
-                announce(connection)
+            def tell(connection: Connection) -> None:
+                if done is not None and self._for_others(done.queued):
+                    announce(connection)
 
-        committed = await self.write(transaction, tell)
+            committed = await self.write(transaction, tell)
         self._time = committed.at, clock.monotonic()
         for intent, held in zip(
             (*ran, *ended), (*committed.held, *committed.recorded), strict=True
@@ -182,6 +191,25 @@ class Gateway:
             if not intent.written.done():
                 intent.written.set_result(Written(held, committed.at, committed.begun))
         self._heard(committed)
+
+    async def _write_in_one(self, batch: Expected) -> tuple[Committed | None, bool]:
+        """Write a batch in one statement; what became of it, None if it was not as expected. And
+        whether nobody has heard what became of it."""
+
+        def statement() -> Committed | None:
+            with self._connection.at_once() as connection:
+                made = batch.write(connection)
+                if made is not None and self._for_others(made.queued):
+                    announce(connection)
+                return made
+
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._writer, statement), False
+        except TransientError as error:
+            log.warning("%s", error)
+            await asyncio.sleep(backoff(1, clock.jitter()))
+            return None, True
 
     async def drained(self) -> None:
         """Wait until nothing is left to commit."""

@@ -15,7 +15,8 @@ class Snapshot(NamedTuple):
 
     calls: dict[str, int]
     rounds: frozenset[str]
-    committing: frozenset[str]
+    unsettled: frozenset[str]
+    """Those of `calls` that come or go with a commit which is on its way."""
 
 
 class Held:
@@ -28,8 +29,10 @@ class Held:
         self.rounds: set[str] = set()
         """Executions of which the database says that this worker runs a round."""
         self.committing: set[str] = set()
-        """Those of `calls` that are on their way to a commit, or have been committed and the loop
-        has not heard of it."""
+        """Those of `calls` that have ended: they are on their way to a commit, or have been
+        committed and the loop has not heard of it."""
+        self.coming: set[str] = set()
+        """Those of `calls` that are not in the database before the commit that makes them."""
         self.abandoned = 0
         """Threads whose call has timed out and that have not ended yet."""
 
@@ -41,14 +44,24 @@ class Held:
         """Rounds have places of their own: calls that take long must not hold up their callers."""
         return room(self.concurrency, len(self.rounds), 0)
 
+    def take(self, ids: Collection[str]) -> None:
+        """New calls that begin with the commit that makes them. From before that: a claim must
+        know them as ours."""
+        for id in ids:
+            self.calls[id] = 1
+            self.coming.add(id)
+
     def release(self, ids: Collection[str]) -> None:
+        """Calls that are no longer ours."""
         for id in ids:
             self.calls.pop(id, None)
             self.committing.discard(id)
+            self.coming.discard(id)
 
     def snapshot(self) -> Snapshot:
         """A copy. The interpreter makes each in one piece, whatever the loop does meanwhile."""
-        return Snapshot(dict(self.calls), frozenset(self.rounds), frozenset(self.committing))
+        unsettled = frozenset(self.committing) | frozenset(self.coming)
+        return Snapshot(dict(self.calls), frozenset(self.rounds), unsettled)
 
 
 def lost_of(held: Snapshot, mine: Collection[str], now: Snapshot) -> set[str]:
@@ -57,5 +70,5 @@ def lost_of(held: Snapshot, mine: Collection[str], now: Snapshot) -> set[str]:
     return {
         id
         for id in held.calls.keys() - set(mine)
-        if now.calls.get(id) == held.calls[id] and id not in held.committing | now.committing
+        if now.calls.get(id) == held.calls[id] and id not in held.unsettled | now.unsettled
     }

@@ -37,7 +37,7 @@ from rowtine.store import (
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Committed
 from rowtine.store.notices import Listener
-from rowtine.worker.execute import Executor
+from rowtine.worker.execute import Executor, Setup
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
 from rowtine.worker.held import Held, lost_of
@@ -104,18 +104,12 @@ class Worker:
         schema.check(self.database)
         quiet.install()
         gateway = Gateway(self.database, self.codec, self.id, self._heard, self._cannot_take)
-        executor = Executor(
-            self.registry,
-            self.codec,
-            gateway,
-            self.settings,
-            self.version,
-            self.probe,
-            self.id,
-            self._held,
-            lambda call: self._spawn(call.id, executor.call(call)),
-            self._spawn,
-        )
+        setup = Setup(self.id, self.registry, self.codec, self.settings, self.version, self.probe)
+
+        def begin(call: Claimed) -> None:
+            self._spawn(call.id, executor.call(call))
+
+        executor = Executor(setup, gateway, self._held, begin, self._spawn)
         lease = self.settings.lease
         watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
         heartbeat = Heartbeat(

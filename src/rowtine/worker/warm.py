@@ -90,11 +90,10 @@ def merged(kept: Kept | None, state: State) -> State:
         for id, coroutine in kept.state.suspended.items()
         if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
     }
-    for id, coroutine in state.suspended.items():
+    for id, now in state.suspended.items():
         before = suspended.get(id)
-        if before is not None and coroutine.coroutine is None and coroutine.kind is before.kind:
-            coroutine = replace(coroutine, coroutine=before.coroutine)
-        suspended[id] = coroutine
+        counted = before is not None and now.coroutine is None and now.kind is before.kind
+        suspended[id] = replace(now, coroutine=before.coroutine) if before and counted else now
     return replace(state, suspended=suspended)
 
 
@@ -105,7 +104,8 @@ def drop(slots: Mapping[int, Slot]) -> None:
 
 
 def _slim(state: State, limit: int) -> State:
-    """The state, of which nothing is left but what is worth keeping: bodies with their frames, up to `limit`, and small joins.
+    """The state, of which nothing is left but what is worth keeping: bodies with their frames, up
+    to `limit`, and small joins.
 
     Calls that are members of a join are made again of what they come to, long lists of results are
     read again when they are complete, and the journal of a body that is here is not needed.
