@@ -164,7 +164,7 @@ def commit(
 def _needs_its_call(round: Round) -> bool:
     """Whether the call of a round's execution is locked too: its own fence is there before the
     first round, what it comes to, and whether it was told to stop. The last a hand-off sees from
-    its state, which nobody has claimed and somebody has woken."""
+    its state, which somebody has woken, or has claimed since."""
     return round.outcome is not None or round.execution.seen_round is None or not round.taken
 
 

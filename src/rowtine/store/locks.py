@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, and_, false, func, literal, null, select, union_all
+from sqlalchemy import Connection, Row, and_, false, func, literal, null, or_, select, union_all
 
 from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
@@ -31,7 +31,7 @@ class LockedState(NamedTuple):
     arrived: int
     delivered: int
     woken: bool
-    """Whether its next round is due, and nobody has claimed it."""
+    """Whether somebody else has seen to its next round: it is due, or claimed."""
 
 
 class LockedCall(NamedTuple):
@@ -62,7 +62,7 @@ LOCKED_STATES = (
         states.c.arrived,
         states.c.delivered,
         null().label("phase"),
-        func.coalesce(and_(states.c.worker.is_(None), states.c.wake_at <= now()), false()).label(
+        or_(states.c.worker.is_not(None), func.coalesce(states.c.wake_at <= now(), false())).label(
             "one"
         ),
         false().label("other"),
