@@ -135,7 +135,7 @@ def load(
         options=options_from_text(call.options),
         deadline=call.deadline,
         details=call.details,
-        seat=seat_of(call),
+        seat=None if call.execution_id is None else seat_of(*call[-8:-1]),
     )
     if state is None or (state.run, state.round) != warm_stand:
         warm = None
