@@ -342,7 +342,7 @@ def due(connection: Connection, functions: Collection[str]) -> Due:
     return Due(bool(work), bool(clocked), bool(lost), bool(late), next_in)
 
 
-def _look() -> Select[Any]:
+def _look() -> Select[*tuple[Any, ...]]:
     mine = among(calls.c.function, "functions")
     clocked = or_(*(calls.c.kind == kind for kind in CLOCKED))
     called = calls.c.kind == Kind.FUNCTION.value
