@@ -19,6 +19,7 @@ __all__ = [
     "Timestamp",
     "after",
     "among",
+    "as_array",
     "as_text",
     "moment",
     "moment_read",
@@ -129,6 +130,23 @@ def among(column: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
 def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
     """An id as its usual text, also where no type sees what the driver gives."""
     return cast(column, Text())
+
+
+class as_array(FunctionElement[str]):  # noqa: N801
+    """The text of a JSON array of some values: several columns where one is allowed."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(as_array, "postgresql")
+def _as_array_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"CAST(json_build_array({compiler.process(element.clauses, **kw)}) AS TEXT)"
+
+
+@compiles(as_array, "sqlite")
+def _as_array_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **kw)})"
 
 
 @compiles(_Among, "postgresql")
