@@ -110,8 +110,8 @@ def load(
         rows = Rows(connection, bodies, execution, row.input)
         input = Input(arguments=row.input, now=execution.now, seed=new_seed())
         return Loaded(execution, input, rows, lost=row.phase == Phase.DONE)
-    kept = warm if warm is not None and execution.stand == warm_stand else {}
-    rows = Rows(connection, bodies, execution, None, kept)
+    kept = warm if execution.stand == warm_stand else None
+    rows = Rows(connection, bodies, execution, None, kept or {})
     return Loaded(execution, _input(rows, codec, row), rows, worker=row.worker)
 
 

@@ -14,8 +14,8 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Connection,
+    Integer,
     Row,
-    Select,
     Text,
     and_,
     bindparam,
@@ -65,8 +65,8 @@ class ByNumber:
     def __init__(
         self, build: Callable[[Callable[[Column[Any]], ColumnElement[bool]]], Any]
     ) -> None:
-        first: Any = bindparam("first")
-        last: Any = bindparam("last")
+        first = bindparam("first", type_=Integer())
+        last = bindparam("last", type_=Integer())
         self._few = Prepared(build(lambda number: among(number, "numbers")))
         self._range = Prepared(build(lambda number: number.between(first, last)))
 
@@ -312,7 +312,7 @@ JOINS = Prepared(
 """The joins that coroutines have waited for."""
 
 
-def _members(table: Any, member: Column[Any], asked: Sequence[Any]) -> Select[Any]:
+def _members(table: Any, member: Column[Any], asked: Sequence[Any]) -> Any:
     function, input = asked
     inside = and_(
         _same_run(table, futures),
