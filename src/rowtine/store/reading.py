@@ -117,7 +117,6 @@ HEAD = Prepared(
         states.c.version,
         states.c.seed,
         states.c.semantics,
-        states.c.run.label("run"),
         states.c.round,
         states.c.next_coroutine_id,
         states.c.next_call_id,
