@@ -10,8 +10,11 @@ import pytest
 from sqlalchemy import Engine, event
 
 import rowtine
+from rowtine.clock import new_id
 from rowtine.core.coroutine import Slot
-from rowtine.store.loading import load
+from rowtine.store import calls, rounds
+from rowtine.store.calls import NewCall
+from rowtine.store.loading import Loaded, load
 from store.by_hand import Hand
 
 MAIN, CHILD = "wide", "member"
@@ -33,22 +36,45 @@ async def steps(n: int) -> int:
     return total
 
 
+async def bare(n: int, ballast: str = "") -> int:
+    return len(await rowtine.gather(*[rowtine.call("leaf", i) for i in range(n)]))
+
+
+async def forks(n: int) -> int:
+    for i in range(n):
+        await rowtine.gather(rowtine.call("leaf", i), rowtine.call("leaf", i))
+    return n
+
+
 class Bodies:
     """The registered functions of the running test: a body may not close over locals."""
 
     wide: Any
     member: Any
     steps: Any
+    bare: Any
+    forks: Any
+
+
+def driven(url: str) -> Iterator[Hand]:
+    app = rowtine.App(url)
+    Bodies.wide = app.function(wide)
+    Bodies.member = app.coroutine(member)
+    Bodies.steps = app.function(steps)
+    Bodies.bare = app.function(bare)
+    Bodies.forks = app.function(forks)
+    yield Hand(app)
+    app.close()
 
 
 @pytest.fixture
 def hand(database_url: str) -> Iterator[Hand]:
-    app = rowtine.App(database_url)
-    Bodies.wide = app.function(wide)
-    Bodies.member = app.coroutine(member)
-    Bodies.steps = app.function(steps)
-    yield Hand(app)
-    app.close()
+    yield from driven(database_url)
+
+
+@pytest.fixture
+def postgresql_hand(postgresql_url: str) -> Iterator[Hand]:
+    yield from driven(postgresql_url)
 
 
 @contextmanager
@@ -66,11 +92,45 @@ def counted(engine: Engine) -> Iterator[list[str]]:
         event.remove(engine, "before_cursor_execute", note)
 
 
-def suspended_with(hand: Hand, children: int, answered: int) -> str:
+@contextmanager
+def received(engine: Engine) -> Iterator[list[int]]:
+    """The bytes of each value that PostgreSQL sends meanwhile."""
+    sizes: list[int] = []
+
+    def add(_connection: Any, cursor: Any, *_: Any) -> None:
+        if (result := cursor.pgresult) is not None:
+            sizes.extend(
+                len(result.get_value(row, column) or b"")
+                for row in range(result.ntuples)
+                for column in range(result.nfields)
+            )
+
+    event.listen(engine, "after_cursor_execute", add)
+    try:
+        yield sizes
+    finally:
+        event.remove(engine, "after_cursor_execute", add)
+
+
+def loaded(hand: Hand, id: str) -> Loaded:
+    """What the next round of an execution is given."""
+    with hand.app.database.reading() as connection:
+        return load(connection, hand.app.body, hand.app.codec, id)
+
+
+def reads(hand: Hand, id: str) -> list[str]:
+    """The statements with which that is read."""
+    with counted(hand.app.database.engine) as sent:
+        loaded(hand, id)
+    return [statement for statement in sent if statement.startswith(("SELECT", "WITH"))]
+
+
+def suspended_with(hand: Hand, children: int, answered: int, function: Any = None) -> str:
     """An execution that waits for so many children; the calls of all have been claimed, and those
     of some answered."""
-    id = hand.start(Bodies.wide(children))
-    hand.round(id, Bodies.wide)
+    function = function or Bodies.wide
+    id = hand.start(function(children))
+    hand.round(id, function)
     claimed = hand.claim("leaf", limit=children)
     assert all(hand.record(*(hand.outcome(call, 1) for call in claimed[:answered])))
     return id
@@ -144,3 +204,121 @@ def test_a_warm_coroutine_loads_no_journal(hand: Hand) -> None:
     assert len(rebuilt.coroutine.journal or ()) == 20
     assert kept.coroutine.journal is None
     assert kept.seq == rebuilt.seq == 20
+
+
+@pytest.mark.parametrize("function", ["bare", "wide"])
+def test_a_load_is_three_statements_whatever_exists_and_arrives(hand: Hand, function: str) -> None:
+    """Where it stands, what has arrived, and who waits for that and whom they serve."""
+    for children, answered in ((3, 1), (50, 2), (200, 10)):
+        id = suspended_with(hand, children, answered, getattr(Bodies, function))
+
+        assert len(reads(hand, id)) == 3
+
+
+def test_the_load_of_a_first_round_is_one_statement(hand: Hand) -> None:
+    assert len(reads(hand, hand.start(Bodies.steps(1)))) == 1
+
+
+def test_a_journal_of_calls_is_one_statement_more_whatever_its_length(hand: Hand) -> None:
+    id = hand.start(Bodies.steps(30))
+    hand.round(id, Bodies.steps)
+    for step in range(20):
+        hand.answer("leaf", value=1)
+
+        assert len(reads(hand, id)) == (4 if step else 3)
+        hand.round(id, Bodies.steps)
+
+
+def test_a_journal_of_joins_is_read_only_by_whoever_goes_on(hand: Hand) -> None:
+    id = hand.start(Bodies.forks(5))
+    hand.round(id, Bodies.forks)
+    for _ in range(3):
+        hand.answer("leaf", value=1, limit=2)
+        hand.round(id, Bodies.forks)
+    hand.answer("leaf", value=1)
+    seen = loaded(hand, id)
+
+    assert len(reads(hand, id)) == 3
+    with (
+        hand.app.database.reading() as connection,
+        counted(hand.app.database.engine) as statements,
+    ):
+        seen.rows.connection = connection
+        (main,) = seen.rows.coroutines([0])
+
+    assert main.coroutine is not None
+    assert len(main.coroutine.journal or ()) == 3
+    assert len([each for each in statements if each.startswith("SELECT")]) == 4
+
+
+def test_what_a_load_receives_is_the_same_whatever_exists(postgresql_hand: Hand) -> None:
+    hand, sizes = postgresql_hand, {}
+    for function in (Bodies.bare, Bodies.wide):
+        for children in (100, 900):
+            id = suspended_with(hand, children, 10, function)
+            with received(hand.app.database.engine) as values:
+                loaded(hand, id)
+            sizes[function, children] = len(values), sum(values)
+
+    for function in (Bodies.bare, Bodies.wide):
+        few, many = sizes[function, 100], sizes[function, 900]
+        assert few[0] == many[0]
+        assert abs(few[1] - many[1]) < 50  # numbers with more digits
+
+
+def test_the_input_is_read_only_to_rebuild(postgresql_hand: Hand) -> None:
+    hand = postgresql_hand
+    ballast = 100_000
+    id = hand.start(Bodies.bare(3, "x" * ballast))
+    hand.round(id, Bodies.bare)
+    hand.answer("leaf", value=1)
+
+    with received(hand.app.database.engine) as of_a_counter:
+        seen = loaded(hand, id)
+    with (
+        hand.app.database.reading() as connection,
+        received(hand.app.database.engine) as of_a_rebuild,
+    ):
+        seen.rows.connection = connection
+        (main,) = seen.rows.coroutines([0])
+    with (
+        hand.app.database.reading() as connection,
+        received(hand.app.database.engine) as of_a_warm_one,
+    ):
+        seen.rows.connection, seen.rows.warm = connection, {0: Slot()}
+        seen.rows.coroutines([0])
+
+    assert sum(of_a_counter) < 10_000
+    assert sum(of_a_rebuild) > ballast
+    assert sum(of_a_warm_one) < 10_000
+    assert main.coroutine is not None
+    assert hand.app.codec.decode_arguments(main.coroutine.input).args == (3, "x" * ballast)
+
+
+def test_a_claim_is_one_statement_whatever_it_takes(hand: Hand) -> None:
+    worker = new_id()
+    new = [NewCall(new_id(), "leaf", "[[1],{}]") for _ in range(20)]
+    with hand.app.database.writing() as connection:
+        calls.insert_roots(connection, new)
+    for limit, taken in ((1, 1), (15, 15), (100, 4)):
+        with (
+            hand.app.database.writing() as connection,
+            counted(hand.app.database.engine) as statements,
+        ):
+            claimed = calls.claim(connection, worker, ["leaf", "other"], limit, 30)
+            rounds.claim_rounds(connection, worker, ["leaf"], None, limit, 30)
+
+        assert len(claimed) == taken
+        assert len([each for each in statements if not each.startswith("BEGIN")]) == 2
+
+
+def test_a_start_without_a_key_is_one_statement(hand: Hand) -> None:
+    new = NewCall(new_id(), "leaf", "[[1],{}]")
+    with (
+        hand.app.database.writing() as connection,
+        counted(hand.app.database.engine) as statements,
+    ):
+        calls.accept(connection, new)
+
+    (sent,) = [each for each in statements if not each.startswith("BEGIN")]
+    assert sent.startswith("INSERT")

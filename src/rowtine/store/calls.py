@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
     Connection,
     Float,
+    Select,
     and_,
     bindparam,
     func,
-    literal,
     null,
     or_,
     select,
@@ -30,9 +31,20 @@ from rowtine.core.status import Status
 from rowtine.store.dialect import insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Settled
+from rowtine.store.prepared import Prepared
 from rowtine.store.recording import CLOCKED
 from rowtine.store.tables import calls, coroutines, states
-from rowtine.store.types import after, moment, moment_values, now, seconds_since
+from rowtine.store.types import (
+    Id,
+    after,
+    among,
+    as_text,
+    moment,
+    moment_read,
+    moment_values,
+    now,
+    seconds_since,
+)
 
 __all__ = [
     "SEAT",
@@ -117,27 +129,37 @@ def accept(connection: Connection, new: NewCall) -> Accepted:
         insert_roots(connection, [new])
         if key is None:
             return Accepted(new.id, new.input)
-        row = connection.execute(_OF_KEY, {"key": key, "function": new.function}).first()
+        row = _OF_KEY.execute(connection, {"key": key, "function": new.function}).first()
         if row is not None:
             return Accepted(row.id, row.input)
         # It was there a moment ago, and has been deleted since.
 
 
-_OF_KEY = select(
-    calls.c.id, func.coalesce(calls.c.asked_input, calls.c.input).label("input")
-).where(
-    calls.c.key == bindparam("key"),
-    func.coalesce(calls.c.asked_function, calls.c.function) == bindparam("function"),
+_OF_KEY = Prepared(
+    select(
+        as_text(calls.c.id).label("id"),
+        func.coalesce(calls.c.asked_input, calls.c.input).label("input"),
+    ).where(
+        calls.c.key == bindparam("key"),
+        func.coalesce(calls.c.asked_function, calls.c.function) == bindparam("function"),
+    )
 )
 
 
 def insert_roots(connection: Connection, new: Sequence[NewCall]) -> None:
     """Accept calls. One that is already there (the same id sent again, or the same key) stays as
     it is."""
-    if new:
+    name = connection.dialect.name
+    if (insert := _INSERT_ROOT.get(name)) is None:
         statement = insert_unless_there(connection, calls).values(_ROOT)
-        connection.execute(statement, [_root_row(call) for call in new])
+        insert = _INSERT_ROOT[name] = Prepared(statement)
+    rows = [_root_row(call) for call in new]
+    if rows:
+        insert.execute(connection, rows if len(rows) > 1 else rows[0])
 
+
+_INSERT_ROOT: dict[str, Prepared] = {}
+"""By the name of the dialect: SQLAlchemy has one such insert for each."""
 
 _ROOT: dict[str, Any] = {
     "id": bindparam("id_", type_=calls.c.id.type),
@@ -192,77 +214,29 @@ _caller_is_to_stop = (
 def claim(
     connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
 ) -> list[Claimed]:
-    """Take up to `limit` due calls of these functions, the oldest first, for `lease` seconds.
-
-    The CTE is materialized: without it a nested-loop plan claims more than the limit.
-    """
+    """Take up to `limit` due calls of these functions, the oldest first, for `lease` seconds."""
     if not functions or limit < 1:
         return []
-    due = (
-        select(calls.c.id)
-        .where(
-            calls.c.due <= now(),
-            calls.c.kind == Kind.FUNCTION.value,
-            calls.c.function.in_(sorted(functions)),
-            ~_caller_is_to_stop.exists(),
-        )
-        .order_by(calls.c.due, calls.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
-        .cte("due")
-        .prefix_with("MATERIALIZED")
-    )
-    statement = (
-        update(calls)
-        .where(calls.c.id.in_(select(due.c.id)))
-        .values(
-            phase=Phase.RUNNING.value,
-            claim=calls.c.claim + 1,
-            attempt=calls.c.attempt + 1,
-            due=null(),
-            worker=worker,
-            lease_expires=after(literal(lease)),
-            started_at=now(),
-        )
-        .returning(
-            calls.c.id,
-            calls.c.claim,
-            calls.c.function,
-            calls.c.input,
-            calls.c.attempt,
-            calls.c.current_run.label("run"),
-            calls.c.execution_id,
-            func.coalesce(calls.c.root_id, calls.c.id).label("root_id"),
-            func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
-            calls.c.started_at.label("began"),
-            calls.c.deadline,
-            calls.c.details,
-            calls.c.options,
-            *SEAT,
-        )
-    )
-    claimed = [_claimed(row) for row in connection.execute(statement)]
-    return sorted(claimed, key=lambda call: call.id)
+    values = {"functions": functions, "most": limit, "by": worker, "lease": lease}
+    claimed = [_claimed(row) for row in _CLAIM.execute(connection, values)]
+    return sorted(claimed, key=attrgetter("id"))
 
 
-def _claimed(row: Any) -> Claimed:
-    return Claimed(
-        id=row.id,
-        claim=row.claim,
-        function=row.function,
-        input=row.input,
-        attempt=row.attempt,
-        run=row.run,
-        caller_id=row.execution_id,
-        root_id=row.root_id,
-        failing_for=row.failing_for,
-        began=row.began,
-        deadline=row.deadline,
-        details=row.details,
-        options=options_from_text(row.options),
-        seat=seat_of(row),
+_due = (
+    select(calls.c.id)
+    .where(
+        calls.c.due <= now(),
+        calls.c.kind == Kind.FUNCTION.value,
+        among(calls.c.function, "functions"),
+        ~_caller_is_to_stop.exists(),
     )
-
+    .order_by(calls.c.due, calls.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("due")
+    # Without it a nested-loop plan claims more than the limit.
+    .prefix_with("MATERIALIZED")
+)
 
 SEAT: Any = (
     calls.c.run.label("seat_run"),
@@ -274,20 +248,69 @@ SEAT: Any = (
     calls.c.parked,
 )
 
-
-def seat_of(row: Any) -> Seat | None:
-    """The seat of a call, of whose row the columns `SEAT` were read, and `execution_id`."""
-    if row.execution_id is None:
-        return None
-    return Seat(
-        row.seat_run,
-        row.coroutine_id,
-        row.seq,
-        row.call_id,
-        row.parent_id,
-        row.serves,
-        limited=row.parked is not None,
+_CLAIM = Prepared(
+    update(calls)
+    .where(calls.c.id.in_(select(_due.c.id)))
+    .values(
+        phase=Phase.RUNNING.value,
+        claim=calls.c.claim + 1,
+        attempt=calls.c.attempt + 1,
+        due=null(),
+        worker=bindparam("by", type_=Id()),
+        lease_expires=after(bindparam("lease", type_=Float())),
+        started_at=now(),
     )
+    .returning(
+        as_text(calls.c.id).label("id"),
+        calls.c.claim,
+        calls.c.function,
+        calls.c.input,
+        calls.c.attempt,
+        calls.c.current_run,
+        as_text(calls.c.execution_id).label("execution_id"),
+        as_text(calls.c.root_id).label("root_id"),
+        func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+        calls.c.started_at,
+        calls.c.deadline,
+        calls.c.details,
+        calls.c.options,
+        *SEAT,
+    )
+)
+
+
+def _claimed(row: Any) -> Claimed:
+    id, claim, function, input, attempt, run, caller, root, failing_for, began, *more = row
+    deadline, details, options, *seat = more
+    return Claimed(
+        id,
+        claim,
+        function,
+        input,
+        attempt,
+        run,
+        caller,
+        root or id,
+        failing_for,
+        moment_read(began),
+        None if deadline is None else moment_read(deadline),
+        details,
+        options_from_text(options),
+        None if caller is None else seat_of(*seat),
+    )
+
+
+def seat_of(
+    run: int,
+    coroutine_id: int,
+    seq: int,
+    call_id: int,
+    parent_id: int | None,
+    serves: int | None,
+    parked: bool | None,
+) -> Seat:
+    """The seat of a call, of whose row the columns `SEAT` were read."""
+    return Seat(run, coroutine_id, seq, call_id, parent_id, serves, parked is not None)
 
 
 # ---------------------------------------------------------------------------------------- reading
@@ -312,8 +335,17 @@ class Due:
 def due(connection: Connection, functions: Collection[str]) -> Due:
     """Whether there is something to claim or to see to: one read, so that an idle worker writes
     nothing."""
-    mine = calls.c.function.in_(sorted(functions))
-    timers = calls.c.kind.in_(CLOCKED)
+    row = _DUE.execute(connection, {"functions": functions}).one()
+    work, clocked, lost, late, *waits = row
+    nexts = [seconds for seconds in waits if seconds is not None]
+    next_in = max(0.0, min(nexts)) if nexts else None
+    return Due(bool(work), bool(clocked), bool(lost), bool(late), next_in)
+
+
+def _look() -> Select[*tuple[Any, ...]]:
+    mine = among(calls.c.function, "functions")
+    clocked = or_(*(calls.c.kind == kind for kind in CLOCKED))
+    called = calls.c.kind == Kind.FUNCTION.value
     waiting = select(calls.c.id).where(calls.c.due <= now())
     woken = (
         select(states.c.id)
@@ -328,24 +360,17 @@ def due(connection: Connection, functions: Collection[str]) -> Due:
         .where(states.c.wake_at > now(), states.c.worker.is_(None))
         .scalar_subquery()
     )
-    row = connection.execute(
-        select(
-            or_(waiting.where(mine, ~timers).exists(), woken.exists()).label("work"),
-            waiting.where(timers).exists().label("clocked"),
-            lapsed.exists().label("lost"),
-            late.exists().label("late"),
-            (-seconds_since(next_call)).label("call_in"),
-            (-seconds_since(next_round)).label("round_in"),
-        )
-    ).one()
-    nexts = [seconds for seconds in (row.call_in, row.round_in) if seconds is not None]
-    return Due(
-        bool(row.work),
-        bool(row.clocked),
-        bool(row.lost),
-        bool(row.late),
-        max(0.0, min(nexts)) if nexts else None,
+    return select(
+        or_(waiting.where(mine, called).exists(), woken.exists()).label("work"),
+        waiting.where(clocked).exists().label("clocked"),
+        lapsed.exists().label("lost"),
+        late.exists().label("late"),
+        (-seconds_since(next_call)).label("call_in"),
+        (-seconds_since(next_round)).label("round_in"),
     )
+
+
+_DUE = Prepared(_look())
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,20 +383,21 @@ class Standing:
 
 def standing(connection: Connection, id: str) -> Standing | None:
     """How a call stands, with what its last attempt came to; None if there is no such call."""
-    row = connection.execute(
-        select(
-            calls.c.phase,
-            calls.c.status,
-            calls.c.output,
-            calls.c.error_type,
-            calls.c.error_message,
-            calls.c.error_traceback,
-        ).where(calls.c.id == id)
-    ).first()
+    row = _STANDING.execute(connection, {"id": id}).first()
     if row is None:
         return None
-    status = Status(row.status or Status.UNSPECIFIED)
-    return Standing(
-        Phase(row.phase),
-        Settled(status, row.output, row.error_type, row.error_message, row.error_traceback),
-    )
+    phase, status, output, error_type, message, traceback = row
+    came_to = Settled(Status(status or Status.UNSPECIFIED), output, error_type, message, traceback)
+    return Standing(Phase(phase), came_to)
+
+
+_STANDING = Prepared(
+    select(
+        calls.c.phase,
+        calls.c.status,
+        calls.c.output,
+        calls.c.error_type,
+        calls.c.error_message,
+        calls.c.error_traceback,
+    ).where(calls.c.id == bindparam("id", type_=Id()))
+)

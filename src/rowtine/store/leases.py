@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
-from sqlalchemy import Connection, case, literal, or_, select, update
+from sqlalchemy import Connection, Float, bindparam, case, or_, select, update
 
 from rowtine.core.phases import Phase
-from rowtine.store.locks import lock_calls, lock_states
+from rowtine.store.locks import LockedCall, lock, lock_calls
+from rowtine.store.prepared import Prepared
 from rowtine.store.statements import FREE
 from rowtine.store.tables import calls, states
-from rowtine.store.types import after, now
+from rowtine.store.types import Id, after, among, as_text, now
 
 __all__ = ["give_back", "give_back_unknown", "heartbeat", "recover", "renew"]
 
@@ -20,21 +20,20 @@ def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float)
     """Renew the leases of these (id, claim); the ids that are still held."""
     if not held:
         return set()
-    fences = dict(held)
-    statement = (
-        select(calls.c.id, calls.c.claim)
-        .where(calls.c.id.in_(sorted(fences)), calls.c.phase == Phase.RUNNING.value)
-        .order_by(calls.c.id)
-        .with_for_update(key_share=True)
-    )
-    mine = {id for id, fence in connection.execute(statement) if fences[id] == fence}
+    standing = lock_calls(connection, [id for id, _ in held])
+    mine = {id for id, fence in held if _is_held(standing.get(id), fence)}
     if mine:
-        connection.execute(
-            update(calls)
-            .where(calls.c.id.in_(sorted(mine)))
-            .values(lease_expires=after(literal(lease)))
-        )
+        _RENEW.execute(connection, {"ids": mine, "lease": lease})
     return mine
+
+
+def _is_held(call: LockedCall | None, fence: int) -> bool:
+    return call is not None and (call.phase, call.claim) == (Phase.RUNNING.value, fence)
+
+
+_UNTIL = after(bindparam("lease", type_=Float()))
+
+_RENEW = Prepared(update(calls).where(among(calls.c.id)).values(lease_expires=_UNTIL))
 
 
 def give_back(
@@ -43,36 +42,39 @@ def give_back(
     """Queue calls again that this worker will not finish; the attempt is not counted, but for
     those of `spent`."""
     standing = lock_calls(connection, [id for id, _ in held])
-    mine = [
-        id
-        for id, fence in held
-        if (call := standing.get(id)) is not None
-        and (call.phase, call.claim) == (Phase.RUNNING.value, fence)
-    ]
+    mine = [id for id, fence in held if _is_held(standing.get(id), fence)]
     if mine:
-        counted = calls.c.id.in_(sorted(spent))
-        connection.execute(
-            update(calls)
-            .where(calls.c.id.in_(sorted(mine)))
-            .values(
-                **FREE,
-                phase=Phase.QUEUED.value,
-                due=now(),
-                attempt=case((counted, calls.c.attempt), else_=calls.c.attempt - 1),
-            )
-        )
+        _GIVE_BACK.execute(connection, {"ids": mine, "spent": spent})
     return len(mine)
+
+
+_GIVE_BACK = Prepared(
+    update(calls)
+    .where(among(calls.c.id))
+    .values(
+        **FREE,
+        phase=Phase.QUEUED.value,
+        due=now(),
+        attempt=case((among(calls.c.id, "spent"), calls.c.attempt), else_=calls.c.attempt - 1),
+    )
+)
 
 
 def give_back_unknown(connection: Connection, worker: str, known: Mapping[str, int]) -> int:
     """Queue calls again that this worker holds and does not know of: the reply to the COMMIT of
     its claim was lost. They have not begun, so the attempt is not counted."""
-    held = connection.execute(
-        select(calls.c.id, calls.c.claim)
-        .where(calls.c.worker == worker, calls.c.phase == Phase.RUNNING.value)
-        .order_by(calls.c.id)
-    )
+    held = _HELD.execute(connection, {"by": worker})
     return give_back(connection, [(id, claim) for id, claim in held if known.get(id) != claim])
+
+
+_BY = bindparam("by", type_=Id())
+"""The worker."""
+
+_HELD = Prepared(
+    select(as_text(calls.c.id), calls.c.claim)
+    .where(calls.c.worker == _BY, calls.c.phase == Phase.RUNNING.value)
+    .order_by(calls.c.id)
+)
 
 
 def heartbeat(
@@ -90,34 +92,40 @@ def heartbeat(
     stands where it did (its run and round), and nobody else was faster.
     """
     id, fence = held
-    lock_states(connection, [id])
-    row = connection.execute(
-        select(calls.c.phase, calls.c.claim, calls.c.worker, calls.c.cancelling)
-        .where(calls.c.id == id)
-        .with_for_update(key_share=True)
-    ).first()
-    if row is None or row.claim != fence or row.cancelling:
+    call = lock(connection, [id], [id]).calls.get(id)
+    if call is None or call.claim != fence or call.cancelling:
         return False
-    values: dict[str, Any] = {} if details is None else {"details": details}
-    if row.phase == Phase.RUNNING.value:
-        values["lease_expires"] = after(literal(lease))
+    if call.phase == Phase.RUNNING.value:
+        _RENEW.execute(connection, {"ids": [id], "lease": lease})
     else:
         run, round = stand or (-1, -1)
-        renewed = connection.execute(
-            update(states)
-            .where(
-                states.c.id == id,
-                or_(states.c.worker == worker, states.c.worker.is_(None)),
-                states.c.run == run,
-                states.c.round == round,
-            )
-            .values(worker=worker, wake_at=after(literal(lease)))
-        )
-        if row.phase != Phase.SUSPENDED.value or renewed.rowcount == 0:
+        values = {"e": id, "at_run": run, "at_round": round, "by": worker, "lease": lease}
+        renewed = _RENEW_ROUND.execute(connection, values)
+        if call.phase != Phase.SUSPENDED.value or renewed.rowcount == 0:
             return False
-    if values:
-        connection.execute(update(calls).where(calls.c.id == id).values(**values))
+    if details is not None:
+        _SAY.execute(connection, {"e": id, "said": details})
     return True
+
+
+_THIS = bindparam("e", type_=Id())
+
+_RENEW_ROUND = Prepared(
+    update(states)
+    .where(
+        states.c.id == _THIS,
+        or_(states.c.worker == _BY, states.c.worker.is_(None)),
+        states.c.run == bindparam("at_run"),
+        states.c.round == bindparam("at_round"),
+    )
+    .values(worker=_BY, wake_at=_UNTIL)
+)
+
+_SAY = Prepared(
+    update(calls)
+    .where(calls.c.id == _THIS)
+    .values(details=bindparam("said", type_=calls.c.details.type))
+)
 
 
 def recover(connection: Connection, limit: int) -> list[str]:
@@ -125,19 +133,22 @@ def recover(connection: Connection, limit: int) -> list[str]:
 
     The attempt counts. SKIP LOCKED: a frozen worker's row locks must not hold up the sweep.
     """
-    lost = (
-        select(calls.c.id)
-        .where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
-        .order_by(calls.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
-        .cte("lost")
-        .prefix_with("MATERIALIZED")
-    )
-    statement = (
-        update(calls)
-        .where(calls.c.id.in_(select(lost.c.id)))
-        .values(**FREE, phase=Phase.QUEUED.value, due=now())
-        .returning(calls.c.id)
-    )
-    return sorted(connection.scalars(statement))
+    return sorted(id for (id,) in _RECOVER.execute(connection, {"most": limit}))
+
+
+_lost = (
+    select(calls.c.id)
+    .where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
+    .order_by(calls.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True, key_share=True)
+    .cte("lost")
+    .prefix_with("MATERIALIZED")
+)
+
+_RECOVER = Prepared(
+    update(calls)
+    .where(calls.c.id.in_(select(_lost.c.id)))
+    .values(**FREE, phase=Phase.QUEUED.value, due=now())
+    .returning(as_text(calls.c.id))
+)

@@ -7,34 +7,24 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import msgspec
-from sqlalchemy import (
-    Column,
-    ColumnElement,
-    Connection,
-    Row,
-    and_,
-    bindparam,
-    func,
-    null,
-    or_,
-    select,
-    true,
-)
+from sqlalchemy import Connection
 
 from rowtine.clock import new_seed
-from rowtine.core.coroutine import Slot
+from rowtine.core.coroutine import Continuation, Slot
 from rowtine.core.directives import Call
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec
-from rowtine.core.phases import CoroutinePhase, Kind, Phase
+from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Input
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
 from rowtine.errors import NotFound, RemoteError
+from rowtine.store import reading
 from rowtine.store.calls import SEAT, Seat, seat_of
 from rowtine.store.mapping import (
     Bodies,
@@ -47,8 +37,8 @@ from rowtine.store.mapping import (
     suspended_body,
 )
 from rowtine.store.options import options_from_text, options_to_text
-from rowtine.store.tables import calls, coroutines, futures, states
-from rowtine.store.types import now, seconds_since
+from rowtine.store.reading import AnyRow, JoinRow, join_of
+from rowtine.store.types import moment_read
 
 __all__ = ["Execution", "Loaded", "Rows", "load"]
 
@@ -114,119 +104,54 @@ def load(
     `warm` are the frames that this worker kept after the run and round `warm_stand`; they are used
     only if that is where the execution stands.
     """
-    call = connection.execute(_CALL, {"id": execution_id}).first()
-    if call is None:
+    row = reading.HEAD.execute(connection, {"id": execution_id}).first()
+    if row is None:
         raise NotFound(f"there is no call {execution_id}")
-    state = connection.execute(_STATE, {"id": execution_id}).first()
-    execution = Execution(
-        id=call.id,
-        function=call.function,
-        run=call.current_run,
-        seen_round=None if state is None else state.round,
-        claim=call.claim,
-        attempt=call.attempt,
-        root_id=call.root_id or call.id,
-        caller_id=call.execution_id,
-        failing_for=call.failing_for,
-        running_seconds=0.0 if state is None else state.running_seconds,
-        cancelling=call.cancelling,
-        cancel_reason=call.cancel_reason,
-        began=call.started_at,
-        now=call.now,
-        held=state is not None and call.status == Status.INCOMPATIBLE_STATE,
-        options=options_from_text(call.options),
-        deadline=call.deadline,
-        details=call.details,
-        seat=seat_of(call),
+    execution = _execution(row)
+    if execution.seen_round is None:
+        rows = Rows(connection, bodies, execution, row.input)
+        input = Input(arguments=row.input, now=execution.now, seed=new_seed())
+        return Loaded(execution, input, rows, lost=row.phase == Phase.DONE)
+    kept = warm if execution.stand == warm_stand else None
+    rows = Rows(connection, bodies, execution, None, kept or {})
+    return Loaded(execution, _input(rows, codec, row), rows, worker=row.worker)
+
+
+def _execution(row: AnyRow) -> Execution:
+    suspended = row.round is not None
+    return Execution(
+        id=row.id,
+        function=row.function,
+        run=row.current_run,
+        seen_round=row.round,
+        claim=row.claim,
+        attempt=row.attempt,
+        root_id=row.root_id or row.id,
+        caller_id=row.execution_id,
+        failing_for=row.failing_for,
+        running_seconds=row.running_seconds if suspended else 0.0,
+        cancelling=bool(row.cancelling),
+        cancel_reason=row.cancel_reason,
+        began=None if row.started_at is None else moment_read(row.started_at),
+        now=moment_read(row.now),
+        held=suspended and row.status == Status.INCOMPATIBLE_STATE,
+        options=options_from_text(row.options),
+        deadline=None if row.deadline is None else moment_read(row.deadline),
+        details=row.details,
+        seat=None if row.execution_id is None else seat_of(*_SEAT(row)),
     )
-    if state is None or (state.run, state.round) != warm_stand:
-        warm = None
-    rows = Rows(connection, bodies, execution, call.input, warm or {})
-    if state is None:
-        input = Input(arguments=call.input, now=call.now, seed=new_seed())
-        return Loaded(execution, input, rows, lost=call.phase == Phase.DONE)
-    return Loaded(execution, _input(connection, rows, codec, state), rows, worker=state.worker)
 
 
-# The statements of every round are built once: building one costs more than the database does.
-
-_THIS_CALL = bindparam("id", type_=calls.c.id.type)
-
-_CALL = select(
-    calls.c.id,
-    calls.c.execution_id,
-    calls.c.root_id,
-    calls.c.function,
-    calls.c.input,
-    calls.c.phase,
-    calls.c.status,
-    calls.c.attempt,
-    calls.c.claim,
-    calls.c.current_run,
-    calls.c.cancelling,
-    calls.c.cancel_reason,
-    calls.c.started_at,
-    now().label("now"),
-    calls.c.options,
-    calls.c.deadline,
-    calls.c.details,
-    *SEAT,
-    func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
-).where(calls.c.id == _THIS_CALL)
-
-_STATE = select(states).where(states.c.id == _THIS_CALL)
-
-_WAIT = (
-    calls.c.coroutine_id,
-    calls.c.seq,
-    calls.c.call_id,
-    calls.c.parent_id,
-    calls.c.serves,
-    calls.c.kind,
-    calls.c.function,
-    calls.c.input,
-    calls.c.asked_function,
-    calls.c.asked_input,
-    calls.c.resolution,
-    calls.c.resolved_at,
-    calls.c.decided_by,
-    calls.c.parked,
-    calls.c.options,
-    calls.c.status,
-    calls.c.output,
-    calls.c.error_type,
-    calls.c.error_message,
-    calls.c.error_traceback,
-)
-"""What a round wants to know of a call that somebody in its execution waits for."""
-
-_ARRIVED = (
-    select(*_WAIT)
-    .where(
-        calls.c.execution_id == _THIS_CALL,
-        calls.c.run == bindparam("run"),
-        calls.c.arrived.is_not(None),
-    )
-    .order_by(calls.c.arrived)
-    .limit(bindparam("most"))
-)
-
-_COROUTINE = tuple(column for column in coroutines.c if column.name != "fingerprint")
+_SEAT = attrgetter(*(column.name for column in SEAT))
 
 
-def _input(connection: Connection, rows: Rows, codec: Codec, state: Row[Any]) -> Input:
+def _input(rows: Rows, codec: Codec, state: AnyRow) -> Input:
     execution = rows.execution
-    values = {"id": state.id, "run": state.run, "most": state.poll_max_results}
-    arrived: Sequence[Any] = connection.execute(_ARRIVED, values).all()
-    rows.arrived = {row.coroutine_id: row for row in arrived if row.parent_id is None}
-    owners = rows.coroutines([row.coroutine_id for row in arrived])
-    suspended = {coroutine.id: coroutine for coroutine in owners}
-    parents = {c.parent_id for c in owners if c.parent_id is not None} - suspended.keys()
-    suspended |= {coroutine.id: coroutine for coroutine in rows.counters(sorted(parents))}
+    arrived = rows.arrive(state.poll_max_results)
     return Input(
         state=State(
             version=state.version,
-            suspended=suspended,
+            suspended={coroutine.id: coroutine for coroutine in rows.concerned(arrived)},
             next_coroutine_id=state.next_coroutine_id,
             next_call_id=state.next_call_id,
             outstanding_calls=state.outstanding_calls,
@@ -249,247 +174,161 @@ class Rows:
     bodies: Bodies
     execution: Execution
     input: Any
-    """Of the execution; None if it has not been read."""
+    """Of the execution, where it is known already."""
     warm: Mapping[int, Slot] = field(default_factory=dict[int, Slot])
-    arrived: Mapping[int, Row[Any]] = field(default_factory=dict[int, Row[Any]])
+    arrived: Mapping[int, AnyRow] = field(default_factory=dict[int, AnyRow])
     """The calls that have come to something, by the coroutine that waits for each."""
+
+    def arrive(self, most: int) -> Sequence[AnyRow]:
+        """The calls that have come to something, in the order in which they did."""
+        rows = reading.ARRIVED.execute(self.connection, {**self._run(), "most": most}).all()
+        self.arrived = {row.coroutine_id: row for row in rows if row.parent_id is None}
+        return rows
+
+    def concerned(self, arrived: Sequence[AnyRow]) -> list[Coroutine]:
+        """Who waits for these calls, and the counters of the joins that those serve."""
+        parents = {row.next_of_kin for row in arrived} - self.arrived.keys() - {None}
+        found = self._suspended([*self.arrived, *parents], parents)
+        return [
+            *self._bodies([row for row in found if row.id in self.arrived]),
+            *_counters(row for row in found if row.id in parents),
+            *(call_member(row) for row in arrived if row.parent_id is not None),
+        ]
 
     def coroutines(self, ids: Sequence[int] | None) -> list[Coroutine]:
         """The suspended coroutines among `ids` (None: all), whole."""
-        rows = self._select(
-            coroutines,
-            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
-            _among(coroutines.c.id, ids),
-        )
-        bodies = [row for row in rows if row.kind == Kind.COROUTINE]
-        joins = [row for row in rows if row.kind != Kind.COROUTINE]
-        members: Sequence[Row[Any]] = ()
-        if ids is None or len(rows) < len(set(ids)):
-            members = self._select(
-                calls,
-                _among(calls.c.coroutine_id, ids),
-                calls.c.parent_id.is_not(None),
-                calls.c.delivered_round.is_(None),
-            )
+        wanted = reading.EVERYBODY if ids is None else ids
+        rows = self._suspended(wanted)
+        members: Sequence[AnyRow] = ()
+        if len(rows) < len(wanted):
+            members = reading.OPEN_MEMBERS.rows(self.connection, wanted, self._run())
         return [
-            *self._bodies(bodies),
-            *self._with_counters(joins),
+            *self._bodies([row for row in rows if row.kind == Kind.COROUTINE]),
+            *_counters(row for row in rows if row.kind != Kind.COROUTINE),
             *(call_member(row) for row in members),
         ]
 
     def counters(self, ids: Sequence[int]) -> list[Coroutine]:
         """Those of `ids` that wait for a join, with its counter only."""
-        if not ids:
-            return []
-        rows = self._select(
-            coroutines,
-            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
-            _among(coroutines.c.id, ids),
-        )
-        return self._with_counters(rows)
+        return _counters(self._suspended(ids, ids))
 
     def results(self, coroutine: Coroutine) -> list[CoroutineResult]:
         """What the members of a coroutine's join came to in earlier rounds."""
-        done = self._select(
-            coroutines,
-            _among(coroutines.c.id, coroutine.members),
-            coroutines.c.phase == CoroutinePhase.DONE.value,
-            also=(coroutines.c.id.label("member"),),
-        )
-        called = self._select(
-            calls,
-            _among(calls.c.coroutine_id, coroutine.members),
-            calls.c.parent_id.is_not(None),
-            calls.c.delivered_round.is_not(None),
-            also=(calls.c.coroutine_id.label("member"),),
-        )
-        return [member_result(row) for row in (*done, *called)]
+        return [member_result(row) for row in self._ended(coroutine.members)]
 
     def waiters(self, ids: Sequence[int]) -> list[Coroutine]:
         """Those that wait for one of the coroutines `ids` as a task, with its counter only."""
         if not ids:
             return []
-        rows = self._select(
-            futures,
-            futures.c.kind == Kind.TASK.value,
-            futures.c.resolution.is_(None),
-            futures.c.first_child <= max(ids),
-            futures.c.first_child + futures.c.children > min(ids),
-        )
-        return self.counters([row.coroutine_id for row in rows])
+        between = {"first": min(ids), "last": max(ids)}
+        found = reading.WAITERS.execute(self.connection, {**self._run(), **between})
+        return self.counters([id for (id,) in found])
 
     def ended_among(self, ids: Sequence[int]) -> list[CoroutineResult]:
         """Those of `ids` that ended in earlier rounds, in the order in which they did."""
-        done = self._select(
-            coroutines,
-            _among(coroutines.c.id, ids),
-            coroutines.c.phase == CoroutinePhase.DONE.value,
-            also=(coroutines.c.id.label("member"), coroutines.c.finished_at.label("told_at")),
-        )
-        called = self._select(
-            calls,
-            _among(calls.c.coroutine_id, ids),
-            calls.c.parent_id.is_not(None),
-            calls.c.delivered_round.is_not(None),
-            also=(calls.c.coroutine_id.label("member"), calls.c.resolved_at.label("told_at")),
-        )
-        rows = sorted((*done, *called), key=lambda row: (row.told_at, row.member))
+        rows = sorted(self._ended(ids), key=attrgetter("told_at", "member"))
         return [member_result(row) for row in rows]
 
     def current(self) -> bool:
         """Whether the execution still stands at the round that was loaded."""
-        found = self.connection.scalar(
-            select(states.c.round).where(states.c.id == self.execution.id)
-        )
-        return found == self.execution.seen_round
+        values = {"id": self.execution.id}
+        found = reading.ROUND.execute(self.connection, values).scalar_one_or_none()
+        return bool(found == self.execution.seen_round)
 
     # -- parts
 
-    def _own_input(self) -> Any:
-        if self.input is None:
-            statement = select(calls.c.input).where(calls.c.id == _THIS_CALL)
-            self.input = self.connection.scalar(statement, {"id": self.execution.id})
-        return self.input
+    def _run(self) -> dict[str, Any]:
+        return {"id": self.execution.id, "run": self.execution.run}
 
-    def _bodies(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
-        journals = self._journals([row.id for row in rows])
-        return [
-            suspended_body(
-                row,
-                body_of(self.bodies, row.function),
-                self._own_input() if row.id == 0 else row.input,
-                journals[row.id],
-                self.warm.get(row.id),
-                self.execution.began if row.id == 0 else row.created_at,
+    def _suspended(self, ids: Sequence[int], counters: Collection[int] = ()) -> Sequence[AnyRow]:
+        """Their rows. `counters` are not rebuilt, nor is what is warm."""
+        if not ids:
+            return []
+        wanted = ids if isinstance(ids, range) else set(ids)
+        without = {*counters, *(id for id in self.warm if id in wanted)}
+        values = {**self._run(), "without": without}
+        return reading.SUSPENDED.rows(self.connection, ids, values)
+
+    def _ended(self, ids: Sequence[int]) -> Sequence[AnyRow]:
+        return reading.ENDED.rows(self.connection, ids, self._run()) if ids else ()
+
+    def _bodies(self, rows: Sequence[AnyRow]) -> list[Coroutine]:
+        journals = self._journals(rows)
+        return [self._body(row, journals[row.id]) for row in rows]
+
+    def _body(self, row: AnyRow, journal: Journal) -> Coroutine:
+        slot, main = self.warm.get(row.id), row.id == 0
+        continuation = Continuation(
+            body=body_of(self.bodies, row.function),
+            input=self.input if main and self.input is not None else row.input,
+            journal=None if slot is not None else journal.in_order(),
+            slot=slot or Slot(),
+            began=self.execution.began if main else moment_read(row.created_at),
+        )
+        return suspended_body(row, continuation, journal)
+
+    def _journals(self, rows: Sequence[AnyRow]) -> dict[int, Journal]:
+        """What these coroutines have waited for, and wait for; of a warm one only the latter.
+
+        What is known is not read: of one whose first call has arrived, that call is all there is.
+        Nor is it looked for joins where calls fill all places.
+        """
+        reason = self.execution.cancel_reason
+        journals = {
+            row.id: Journal(
+                row.id,
+                reason if row.id == 0 else None,
+                call=self.arrived.get(row.id),
+                join=join_of(row),
             )
             for row in rows
+        }
+        cold = {id for id in journals if id not in self.warm}
+        self._read_calls(journals, cold)
+        lacking = {id for id in cold if journals[id].lacks}
+        self._read_joins(journals, lacking, {id for id in cold if journals[id].join is not None})
+        return journals
+
+    def _read_calls(self, journals: Mapping[int, Journal], cold: Collection[int]) -> None:
+        wanted = [
+            id
+            for id, journal in journals.items()
+            if journal.seq is None or (id in cold and journal.lacks)
         ]
+        if not wanted:
+            return
+        values = {**self._run(), "numbers": wanted, "cold": cold}
+        for row in reading.CALLS.execute(self.connection, values):
+            journal = journals[row[0]]
+            if row.resolution is None:
+                journal.call = row
+            else:
+                journal.add_call(row)
 
-    def _with_counters(self, rows: Sequence[Row[Any]]) -> list[Coroutine]:
-        if not rows:
-            return []
-        pending = {
-            row.coroutine_id: row
-            for row in self._select(
-                futures,
-                _among(futures.c.coroutine_id, [row.id for row in rows]),
-                futures.c.resolution.is_(None),
-            )
-        }
-        return [counter(row, pending[row.id]) for row in rows if row.id in pending]
-
-    def _journals(self, ids: Sequence[int]) -> dict[int, Journal]:
-        """The journals of these coroutines; of a warm one only the wait that is pending."""
-        known = {
-            id: Journal([self.arrived[id]], (), {})
-            for id in ids
-            if id in self.warm and id in self.arrived
-        }
-        return known | self._read_journals([id for id in ids if id not in known])
-
-    def _read_journals(self, ids: Sequence[int]) -> dict[int, Journal]:
-        if not ids:
-            return {}
-        cold = [id for id in ids if id not in self.warm]
-        warm = [id for id in ids if id in self.warm]
-
-        def wanted(owner: Column[Any], pending: ColumnElement[bool]) -> ColumnElement[bool]:
-            return or_(owner.in_(cold), and_(owner.in_(warm), pending))
-
-        called = self._select(
-            calls,
-            calls.c.parent_id.is_(None),
-            wanted(calls.c.coroutine_id, calls.c.resolution.is_(None)),
-        )
-        joined = self._select(
-            futures, wanted(futures.c.coroutine_id, futures.c.resolution.is_(None))
-        )
-        members = self._members(cold) if any(row.coroutine_id in cold for row in joined) else {}
-        by_owner = _grouped(called), _grouped(joined)
-        return {
-            id: Journal(
-                by_owner[0].get(id, []),
-                by_owner[1].get(id, []),
-                {row.seq: members.get((id, row.seq), []) for row in by_owner[1].get(id, [])},
-                self.execution.cancel_reason if id == 0 else None,
-            )
-            for id in ids
-        }
-
-    def _members(self, owners: Sequence[int]) -> dict[tuple[int, int], list[Row[Any]]]:
-        """The members of every join of these coroutines, in order of declaration."""
-        found: list[Any] = []
-        for table, member in ((coroutines, coroutines.c.id), (calls, calls.c.coroutine_id)):
-            inside = and_(
-                table.c.execution_id == futures.c.execution_id,
-                table.c.run == futures.c.run,
-                member >= futures.c.first_child,
-                member < futures.c.first_child + futures.c.children,
-                or_(futures.c.kind != Kind.TASK.value, member == futures.c.decided_by),
-            )
-            if table is calls:
-                inside = and_(inside, calls.c.parent_id.is_not(None))
-            statement = (
-                select(
-                    futures.c.coroutine_id.label("owner"),
-                    futures.c.seq.label("owner_seq"),
-                    member.label("member"),
-                    table.c.kind,
-                    table.c.function,
-                    table.c.input,
-                    *_asked(table),
-                    table.c.output,
-                    table.c.status,
-                    table.c.error_type,
-                    table.c.error_message,
-                    table.c.error_traceback,
-                )
-                .select_from(futures.join(table, inside))
-                .where(
-                    futures.c.execution_id == self.execution.id,
-                    futures.c.run == self.execution.run,
-                    futures.c.coroutine_id.in_(owners),
-                )
-            )
-            found.extend(self.connection.execute(statement).all())
-        grouped: dict[tuple[int, int], list[Row[Any]]] = defaultdict(list)
-        for row in sorted(found, key=lambda row: row.member):
-            grouped[row.owner, row.owner_seq].append(row)
-        return grouped
-
-    def _select(
-        self, table: Any, *conditions: ColumnElement[bool], also: tuple[Any, ...] = ()
-    ) -> Sequence[Row[Any]]:
-        columns = {calls: _WAIT, coroutines: _COROUTINE}.get(table, tuple(table.c))
-        statement = select(*columns, *also)
-        found: Sequence[Any] = self.connection.execute(
-            statement.where(
-                table.c.execution_id == self.execution.id,
-                table.c.run == self.execution.run,
-                *conditions,
-            )
-        ).all()
-        return found
+    def _read_joins(
+        self, journals: Mapping[int, Journal], lacking: Collection[int], waiting: Collection[int]
+    ) -> None:
+        """The joins that are over of those whose journal is `lacking`, and the members of these
+        and of the joins that are waited for."""
+        if not lacking and not waiting:
+            return
+        members: dict[tuple[int, int], list[AnyRow]] = defaultdict(list)
+        values = {**self._run(), "numbers": {*lacking, *waiting}}
+        for row in reading.MEMBERS.execute(self.connection, values):
+            members[row.owner, row.owner_seq].append(row)
+        for those in members.values():
+            those.sort(key=attrgetter("member"))
+        for id in waiting:
+            journals[id].members = members[id, journals[id].seq or 0]
+        if lacking:
+            values = {**self._run(), "numbers": lacking}
+            for join in map(JoinRow._make, reading.JOINS.execute(self.connection, values)):
+                over = members[join.coroutine_id, join.seq]
+                journals[join.coroutine_id].add_join(join, over)
 
 
-def _asked(table: Any) -> list[Any]:
-    names = ("asked_function", "asked_input", "options", "resolution")
-    return [calls.c[name] if table is calls else null().label(name) for name in names]
-
-
-def _among(column: Column[Any], ids: Collection[int] | None) -> ColumnElement[bool]:
-    if ids is None:
-        return true()
-    if isinstance(ids, range):
-        return and_(column >= ids.start, column < ids.stop)
-    return column.in_(sorted(set(ids)))
-
-
-def _grouped(rows: Iterable[Row[Any]]) -> dict[int, list[Row[Any]]]:
-    grouped: dict[int, list[Row[Any]]] = defaultdict(list)
-    for row in rows:
-        grouped[row.coroutine_id].append(row)
-    return grouped
+def _counters(rows: Iterable[AnyRow]) -> list[Coroutine]:
+    return [counter(row, join) for row in rows if (join := join_of(row)) is not None]
 
 
 # ---------------------------------------------------------------- the exit that waits for clean-up

@@ -28,7 +28,9 @@ class Prepared:
         self._statement = statement
         self._compiled: WeakKeyDictionary[Dialect, dict[Any, _Compiled]] = WeakKeyDictionary()
 
-    def execute(self, connection: Connection, rows: Row | Sequence[Row]) -> CursorResult[Any]:
+    def execute(
+        self, connection: Connection, rows: Row | Sequence[Row]
+    ) -> CursorResult[*tuple[Any, ...]]:
         """Run it, with one row of parameters, or for each row of a list."""
         compiled = self._for(connection)
         bound: Any = (

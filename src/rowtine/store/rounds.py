@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import Connection, literal, null, or_, select, true, update
+from sqlalchemy import Connection, Float, Text, bindparam, null, or_, select, update
 
 from rowtine.core.status import Status
-from rowtine.store.locks import lock_states
+from rowtine.store.locks import lock
+from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
-from rowtine.store.types import after, now
+from rowtine.store.types import Id, after, among, as_text, now
 
 __all__ = ["adopt", "claim_rounds", "hold", "release_rounds", "renew_rounds"]
 
@@ -28,26 +29,44 @@ def claim_rounds(
     """
     if not functions or limit < 1:
         return []
-    gate = (
-        true() if version is None else or_(states.c.version.is_(None), states.c.version == version)
+    values = {
+        "functions": functions,
+        "mine": version,
+        "most": limit,
+        "by": worker,
+        "lease": lease,
+    }
+    return sorted(id for (id,) in _CLAIM.execute(connection, values))
+
+
+_BY = bindparam("by", type_=Id())
+"""The worker."""
+
+_UNTIL = after(bindparam("lease", type_=Float()))
+
+_version = bindparam("mine", type_=Text())
+
+_due = (
+    select(states.c.id)
+    .join(calls, calls.c.id == states.c.id)
+    .where(
+        states.c.wake_at <= now(),
+        among(calls.c.function, "functions"),
+        or_(_version.is_(None), states.c.version.is_(None), states.c.version == _version),
     )
-    due = (
-        select(states.c.id)
-        .join(calls, calls.c.id == states.c.id)
-        .where(states.c.wake_at <= now(), calls.c.function.in_(sorted(functions)), gate)
-        .order_by(states.c.wake_at, states.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True, of=states)
-        .cte("due")
-        .prefix_with("MATERIALIZED")
-    )
-    statement = (
-        update(states)
-        .where(states.c.id.in_(select(due.c.id)))
-        .values(worker=worker, wake_at=after(literal(lease)))
-        .returning(states.c.id)
-    )
-    return sorted(connection.scalars(statement))
+    .order_by(states.c.wake_at, states.c.id)
+    .limit(bindparam("most"))
+    .with_for_update(skip_locked=True, key_share=True, of=states)
+    .cte("due")
+    .prefix_with("MATERIALIZED")
+)
+
+_CLAIM = Prepared(
+    update(states)
+    .where(states.c.id.in_(select(_due.c.id)))
+    .values(worker=_BY, wake_at=_UNTIL)
+    .returning(as_text(states.c.id))
+)
 
 
 def adopt(
@@ -56,40 +75,44 @@ def adopt(
     """Say that this worker runs the round of an execution that stands there and that nobody else
     has claimed; whether that is so."""
     run, round = stand
-    return bool(
-        connection.execute(
-            update(states)
-            .where(
-                states.c.id == id,
-                states.c.run == run,
-                states.c.round == round,
-                states.c.worker.is_(None),
-            )
-            .values(worker=worker, wake_at=after(literal(lease)))
-        ).rowcount
+    values = {"e": id, "at_run": run, "at_round": round, "by": worker, "lease": lease}
+    return bool(_ADOPT.execute(connection, values).rowcount)
+
+
+_THIS = bindparam("e", type_=Id())
+
+_ADOPT = Prepared(
+    update(states)
+    .where(
+        states.c.id == _THIS,
+        states.c.run == bindparam("at_run"),
+        states.c.round == bindparam("at_round"),
+        states.c.worker.is_(None),
     )
+    .values(worker=_BY, wake_at=_UNTIL)
+)
 
 
 def renew_rounds(connection: Connection, worker: str, ids: Collection[str], lease: float) -> None:
     """Keep executions whose round is still running."""
     if ids:
-        lock_states(connection, ids)
-        connection.execute(
-            update(states)
-            .where(states.c.id.in_(sorted(ids)), states.c.worker == worker)
-            .values(wake_at=after(literal(lease)))
-        )
+        lock(connection, ids, ())
+        _RENEW.execute(connection, {"ids": ids, "by": worker, "lease": lease})
+
+
+_held = (among(states.c.id), states.c.worker == _BY)
+
+_RENEW = Prepared(update(states).where(*_held).values(wake_at=_UNTIL))
 
 
 def release_rounds(connection: Connection, worker: str, ids: Collection[str]) -> None:
     """Give executions back whose round this worker will not finish: they are due at once."""
     if ids:
-        lock_states(connection, ids)
-        connection.execute(
-            update(states)
-            .where(states.c.id.in_(sorted(ids)), states.c.worker == worker)
-            .values(worker=null(), wake_at=now())
-        )
+        lock(connection, ids, ())
+        _RELEASE.execute(connection, {"ids": ids, "by": worker})
+
+
+_RELEASE = Prepared(update(states).where(*_held).values(worker=null(), wake_at=now()))
 
 
 def hold(
@@ -97,20 +120,25 @@ def hold(
 ) -> None:
     """A state that does not fit is left as it is; its call says why, and it is looked at again
     after `seconds`, perhaps by a worker whose code fits."""
-    held = connection.execute(
-        update(states)
-        .where(states.c.id == execution_id, states.c.worker == worker)
-        .values(worker=null(), wake_at=after(literal(seconds)))
+    values = {"e": execution_id, "by": worker, "lease": seconds}
+    if _HOLD.execute(connection, values).rowcount:
+        _SAY_WHY.execute(connection, {"e": execution_id, "why": message})
+
+
+_HOLD = Prepared(
+    update(states)
+    .where(states.c.id == _THIS, states.c.worker == _BY)
+    .values(worker=null(), wake_at=_UNTIL)
+)
+
+_SAY_WHY = Prepared(
+    update(calls)
+    .where(calls.c.id == _THIS)
+    .values(
+        status=Status.INCOMPATIBLE_STATE.value,
+        output=null(),
+        error_type=null(),
+        error_message=bindparam("why"),
+        error_traceback=null(),
     )
-    if held.rowcount:
-        connection.execute(
-            update(calls)
-            .where(calls.c.id == execution_id)
-            .values(
-                status=Status.INCOMPATIBLE_STATE.value,
-                output=null(),
-                error_type=null(),
-                error_message=message,
-                error_traceback=null(),
-            )
-        )
+)

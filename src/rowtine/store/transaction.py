@@ -9,7 +9,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import TypeVar
 
-from sqlalchemy import Connection, null, select, update
+from sqlalchemy import Connection, bindparam, null, select, update
 from sqlalchemy.orm import Session
 
 from rowtine import quiet
@@ -25,10 +25,11 @@ from rowtine.store.committing import Round, commit
 from rowtine.store.details import told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
-from rowtine.store.locks import lock_calls, lock_states
+from rowtine.store.locks import lock
 from rowtine.store.outcomes import Outcome, settled, tail_of
+from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls
-from rowtine.store.types import now
+from rowtine.store.types import Id, as_text, moment_read, now
 
 __all__ = ["run_round"]
 
@@ -64,9 +65,8 @@ def run_round(
     tables.update(translate_schema(connection, home.schema))
     connection = connection.execution_options(schema_translate_map=tables)
     # An exit wakes the caller, whose state is locked first: in order of their ids.
-    caller = select(calls.c.execution_id).where(calls.c.id == execution_id)
-    lock_states(connection, [id for id in (connection.scalar(caller), execution_id) if id])
-    lock_calls(connection, [execution_id])
+    caller = _CALLER.execute(connection, {"id": execution_id}).scalar()
+    lock(connection, [id for id in (caller, execution_id) if id], [execution_id])
     loaded = load(connection, home.body, scheduler.codec, execution_id)
     if loaded.lost:
         return Incompatible(f"call {execution_id} is done")
@@ -101,24 +101,17 @@ def run_round(
     )
 
 
+_CALLER = Prepared(
+    select(as_text(calls.c.execution_id)).where(calls.c.id == bindparam("id", type_=Id()))
+)
+
+
 def _claim_here(connection: Connection, execution: Execution) -> Execution | None:
     """Take a queued call for the time of this transaction; None if it is not queued."""
-    began = connection.scalar(
-        update(calls)
-        .where(calls.c.id == execution.id, calls.c.phase == Phase.QUEUED.value)
-        .values(
-            phase=Phase.RUNNING.value,
-            claim=calls.c.claim + 1,
-            attempt=calls.c.attempt + 1,
-            due=null(),
-            worker=execution.id,
-            lease_expires=now(),
-            started_at=now(),
-        )
-        .returning(calls.c.started_at)
-    )
-    if began is None:
+    claimed = _CLAIM.execute(connection, {"e": execution.id}).scalar()
+    if claimed is None:
         return None
+    began = moment_read(claimed)
     return replace(
         execution,
         claim=execution.claim + 1,
@@ -126,6 +119,22 @@ def _claim_here(connection: Connection, execution: Execution) -> Execution | Non
         began=began,
         now=began,
     )
+
+
+_CLAIM = Prepared(
+    update(calls)
+    .where(calls.c.id == bindparam("e", type_=Id()), calls.c.phase == Phase.QUEUED.value)
+    .values(
+        phase=Phase.RUNNING.value,
+        claim=calls.c.claim + 1,
+        attempt=calls.c.attempt + 1,
+        due=null(),
+        worker=calls.c.id,
+        lease_expires=now(),
+        started_at=now(),
+    )
+    .returning(calls.c.started_at)
+)
 
 
 def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:

@@ -19,6 +19,7 @@ __all__ = [
     "Timestamp",
     "after",
     "among",
+    "as_array",
     "as_text",
     "moment",
     "moment_read",
@@ -93,29 +94,37 @@ def _json_text_sqlite(type_: JsonText, compiler: Any, **kw: Any) -> str:
     return "TEXT"
 
 
-class _Ids(TypeDecorator[Collection[str]]):
-    """Any number of ids as one parameter."""
+class _Many(TypeDecorator[Collection[Any]]):
+    """Any number of values as one parameter."""
 
     impl = Text
     cache_ok = True
 
-    def process_bind_param(self, value: Collection[str] | None, dialect: Dialect) -> Any:
-        ids = sorted(value or ())
+    def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> Any:
+        values = sorted(value or ())
         if dialect.name == "postgresql":
-            return "{" + ",".join(ids) + "}"
-        return msgspec.json.encode(ids).decode()
+            return "{" + ",".join(map(_element, values)) + "}"
+        return msgspec.json.encode(values).decode()
+
+
+def _element(value: str | int) -> str:
+    """A value as it stands in the text of an array."""
+    if isinstance(value, int):
+        return str(value)
+    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'
 
 
 class _Among(FunctionElement[bool]):
     inherit_cache = True
 
 
-def among(column: ColumnElement[str], name: str = "ids") -> ColumnElement[bool]:
-    """Whether an id is one of those in a parameter.
+def among(column: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
+    """Whether a value (an id, a number, a name) is one of those in a parameter.
 
     However many there are, the statement is the same: SQLAlchemy and the database prepare it once.
     """
-    return _Among(column, bindparam(name, type_=_Ids()))
+    return _Among(column, bindparam(name, type_=_Many()))
 
 
 def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
@@ -123,17 +132,35 @@ def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
     return cast(column, Text())
 
 
+class as_array(FunctionElement[str]):  # noqa: N801
+    """The text of a JSON array of some values: several columns where one is allowed."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(as_array, "postgresql")
+def _as_array_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"CAST(json_build_array({compiler.process(element.clauses, **kw)}) AS TEXT)"
+
+
+@compiles(as_array, "sqlite")
+def _as_array_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return f"json_array({compiler.process(element.clauses, **kw)})"
+
+
 @compiles(_Among, "postgresql")
 def _among_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
-    column, ids = (compiler.process(each, **kw) for each in element.clauses)
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    type_ = compiler.dialect.type_compiler_instance.process(next(iter(element.clauses)).type)
     # The cast is parsed once: outside a subquery it would be parsed again for each row.
-    return f"{column} = ANY ((SELECT CAST({ids} AS UUID[]))::UUID[])"
+    return f"{column} = ANY ((SELECT CAST({values} AS {type_}[]))::{type_}[])"
 
 
 @compiles(_Among, "sqlite")
 def _among_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
-    column, ids = (compiler.process(each, **kw) for each in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608
+    column, values = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL it stands for

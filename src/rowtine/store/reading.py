@@ -1,0 +1,387 @@
+"""The reads of a round, each with a name. Each takes values, and holds no session.
+
+Their rows are the driver's: truth values may be numbers, and moments are for `moment_read`. A read
+by number has few of them, as one parameter, or a whole range: 100,000 members are two numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    union_all,
+)
+
+from rowtine.core.phases import CoroutinePhase, Kind
+from rowtine.store.calls import SEAT
+from rowtine.store.prepared import Prepared
+from rowtine.store.tables import calls, coroutines, futures, states
+from rowtine.store.types import Id, among, as_array, as_text, now, seconds_since
+
+__all__ = [
+    "ARRIVED",
+    "CALLS",
+    "ENDED",
+    "EVERYBODY",
+    "HEAD",
+    "JOINS",
+    "MEMBERS",
+    "OPEN_MEMBERS",
+    "ROUND",
+    "SUSPENDED",
+    "WAITERS",
+    "AnyRow",
+    "ByNumber",
+    "JoinRow",
+    "join_of",
+]
+
+AnyRow = Row[*tuple[Any, ...]]
+
+EVERYBODY = range(2**31 - 1)
+"""The numbers of all coroutines that an execution can have."""
+
+
+class ByNumber:
+    """A read of what has one of some numbers."""
+
+    def __init__(
+        self, build: Callable[[Callable[[Column[Any]], ColumnElement[bool]]], Any]
+    ) -> None:
+        first = bindparam("first", type_=Integer())
+        last = bindparam("last", type_=Integer())
+        self._few = Prepared(build(lambda number: among(number, "numbers")))
+        self._range = Prepared(build(lambda number: number.between(first, last)))
+
+    def rows(
+        self, connection: Connection, numbers: Sequence[int], values: dict[str, Any]
+    ) -> Sequence[AnyRow]:
+        if isinstance(numbers, range):
+            between = {"first": numbers.start, "last": numbers.stop - 1}
+            return self._range.execute(connection, {**values, **between}).all()
+        return self._few.execute(connection, {**values, "numbers": numbers}).all()
+
+
+_EXECUTION = bindparam("id", type_=Id())
+
+
+def _mine(table: Any) -> ColumnElement[bool]:
+    return and_(table.c.execution_id == _EXECUTION, table.c.run == bindparam("run"))
+
+
+def _same_run(one: Any, other: Any) -> ColumnElement[bool]:
+    return and_(one.c.execution_id == other.c.execution_id, one.c.run == other.c.run)
+
+
+# ------------------------------------------------------------------------------- where it stands
+
+HEAD = Prepared(
+    select(
+        as_text(calls.c.id).label("id"),
+        as_text(calls.c.execution_id).label("execution_id"),
+        as_text(calls.c.root_id).label("root_id"),
+        calls.c.function,
+        # In a later round only coroutine 0 wants it, and that only where it is rebuilt.
+        case((states.c.id.is_(None), calls.c.input)).label("input"),
+        calls.c.phase,
+        calls.c.status,
+        calls.c.attempt,
+        calls.c.claim,
+        calls.c.current_run,
+        calls.c.cancelling,
+        calls.c.cancel_reason,
+        calls.c.started_at,
+        now().label("now"),
+        calls.c.options,
+        calls.c.deadline,
+        calls.c.details,
+        func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+        *SEAT,
+        states.c.version,
+        states.c.seed,
+        states.c.semantics,
+        states.c.round,
+        states.c.next_coroutine_id,
+        states.c.next_call_id,
+        states.c.outstanding_calls,
+        as_text(states.c.worker).label("worker"),
+        states.c.poll_max_results,
+        states.c.running_seconds,
+        states.c.exit,
+    )
+    .select_from(calls.outerjoin(states, states.c.id == calls.c.id))
+    .where(calls.c.id == _EXECUTION)
+)
+"""A call, and its state if it has suspended (else `round` is null)."""
+
+ROUND = Prepared(select(states.c.round).where(states.c.id == _EXECUTION))
+
+
+# ------------------------------------------------------------------------------ what has come in
+
+# A tail call goes on as another function: the journal has the one that was asked for.
+_ASKED = (
+    calls.c.kind,
+    func.coalesce(calls.c.asked_function, calls.c.function).label("function"),
+    func.coalesce(calls.c.asked_input, calls.c.input).label("input"),
+)
+
+_PLACE = (
+    calls.c.coroutine_id,
+    calls.c.seq,
+    calls.c.call_id,
+    calls.c.parent_id,
+    calls.c.serves,
+    calls.c.parked,
+    calls.c.options,
+)
+
+_RESULT = ("output", "error_type", "error_message", "error_traceback")
+
+_owner = coroutines.alias()
+
+ARRIVED = Prepared(
+    select(
+        *_PLACE,
+        *_ASKED,
+        *(calls.c[name] for name in _RESULT),
+        func.coalesce(
+            calls.c.parent_id,
+            # Not a join: for that the planner has to guess how many have arrived, and one that
+            # guesses high reads all coroutines of the execution.
+            select(_owner.c.parent_id)
+            .where(_same_run(_owner, calls), _owner.c.id == calls.c.coroutine_id)
+            .scalar_subquery(),
+        ).label("next_of_kin"),
+    )
+    .where(_mine(calls), calls.c.arrived.is_not(None))
+    .order_by(calls.c.arrived)
+    .limit(bindparam("most"))
+)
+"""The calls that have come to something and that no round has taken, in the order in which they
+did; `next_of_kin` is the coroutine that is told when the one that waits for it ends."""
+
+
+# ------------------------------------------------------------------------------- who is suspended
+
+
+class JoinRow(NamedTuple):
+    """A wait for several."""
+
+    coroutine_id: int
+    seq: int
+    kind: str
+    function: str
+    first_child: int
+    children: int
+    pending: int
+    failed: int
+    max_failures: int
+    max_concurrency: int | None
+    cancel_losers: bool
+    resolution: str | None
+    resolved_at: Any
+    decided_by: int | None
+
+
+_JOIN = tuple(futures.c[name] for name in JoinRow._fields)
+
+_PENDING = tuple(futures.c[name] for name in JoinRow._fields[1:-3])
+
+_last_join = (
+    # What it waits for comes after all that it has waited for. Not a join of tables, for which the
+    # planner might read all joins of the execution, or of the coroutine: this is one row of the
+    # index, however many there are.
+    select(case((futures.c.resolution.is_(None), as_array(*_PENDING))))
+    .where(_same_run(futures, coroutines), futures.c.coroutine_id == coroutines.c.id)
+    .order_by(futures.c.seq.desc())
+    .limit(literal_column("1"))
+    .correlate(coroutines)
+    .scalar_subquery()
+)
+
+
+def join_of(row: AnyRow) -> JoinRow | None:
+    """The join that a coroutine waits for; None if it waits for a call."""
+    if row.waits_for is None:
+        return None
+    return JoinRow._make((row.id, *msgspec.json.decode(row.waits_for), None, None, None))
+
+
+_COROUTINE = (
+    coroutines.c.id,
+    coroutines.c.parent_id,
+    coroutines.c.serves,
+    coroutines.c.kind,
+    coroutines.c.function,
+    coroutines.c.cancelled,
+    coroutines.c.shielded,
+    coroutines.c.created_at,
+)
+
+_input = case(
+    (among(coroutines.c.id, "without"), null()),
+    (
+        coroutines.c.id == 0,
+        select(cast(calls.c.input, Text()))
+        .where(calls.c.id == coroutines.c.execution_id)
+        .scalar_subquery(),
+    ),
+    else_=cast(coroutines.c.input, Text()),
+).label("input")
+"""What it was begun with; not of those in `without`, which are not rebuilt."""
+
+SUSPENDED = ByNumber(
+    lambda chosen: select(*_COROUTINE, _input, _last_join.label("waits_for")).where(
+        _mine(coroutines),
+        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+        chosen(coroutines.c.id),
+    )
+)
+"""Suspended coroutines, each with the join that it waits for if it does: see `join_of`."""
+
+WAITERS = Prepared(
+    select(futures.c.coroutine_id).where(
+        _mine(futures),
+        futures.c.kind == Kind.TASK.value,
+        futures.c.resolution.is_(None),
+        futures.c.first_child <= bindparam("last"),
+        futures.c.first_child + futures.c.children > bindparam("first"),
+    )
+)
+"""The coroutines that wait for a task among some."""
+
+OPEN_MEMBERS = ByNumber(
+    lambda chosen: select(*_PLACE, *_ASKED).where(
+        _mine(calls),
+        chosen(calls.c.coroutine_id),
+        calls.c.parent_id.is_not(None),
+        calls.c.delivered_round.is_(None),
+    )
+)
+"""Calls that are members of joins themselves, and that a round still waits for."""
+
+
+# --------------------------------------------------------------------------------------- journals
+
+CALLS = Prepared(
+    select(
+        calls.c.coroutine_id,
+        calls.c.seq,
+        *_ASKED,
+        calls.c.resolution,
+        calls.c.resolved_at,
+        calls.c.decided_by,
+        *(calls.c[name] for name in _RESULT),
+        calls.c.call_id,
+        case((calls.c.resolution.is_(None), calls.c.options)).label("options"),
+    ).where(
+        _mine(calls),
+        among(calls.c.coroutine_id, "numbers"),
+        calls.c.parent_id.is_(None),
+        or_(calls.c.resolution.is_(None), among(calls.c.coroutine_id, "cold")),
+    )
+)
+"""The calls that coroutines have waited for, and wait for; of those that are not cold the last."""
+
+JOINS = Prepared(
+    select(*_JOIN).where(
+        _mine(futures),
+        among(futures.c.coroutine_id, "numbers"),
+        futures.c.resolution.is_not(None),
+    )
+)
+"""The joins that coroutines have waited for."""
+
+
+def _members(table: Any, member: Column[Any], asked: Sequence[Any]) -> Any:
+    function, input = asked
+    inside = and_(
+        _same_run(table, futures),
+        member >= futures.c.first_child,
+        member < futures.c.first_child + futures.c.children,
+        or_(futures.c.kind != Kind.TASK.value, member == futures.c.decided_by),
+    )
+    if table is calls:
+        inside = and_(inside, calls.c.parent_id.is_not(None))
+    # What members of a pending join have come to is read when it is ready.
+    over = futures.c.resolution.is_not(None)
+    return (
+        select(
+            futures.c.coroutine_id.label("owner"),
+            futures.c.seq.label("owner_seq"),
+            member.label("member"),
+            table.c.kind,
+            function.label("function"),
+            cast(input, Text()).label("input"),
+            *_came_to(table, lambda column: case((over, column))),
+        )
+        .select_from(futures.join(table, inside))
+        .where(_mine(futures), among(futures.c.coroutine_id, "numbers"))
+    )
+
+
+def _came_to(table: Any, read: Callable[[Any], Any]) -> list[Any]:
+    """What members came to, whichever table they are in."""
+    given_up = calls.c.resolution if table is calls else null()
+    return [
+        read(cast(table.c.output, Text())).label("output"),
+        *(read(table.c[name]).label(name) for name in _RESULT if name != "output"),
+        given_up.label("resolution"),
+    ]
+
+
+MEMBERS = Prepared(
+    union_all(
+        _members(coroutines, coroutines.c.id, (coroutines.c.function, coroutines.c.input)),
+        _members(calls, calls.c.coroutine_id, _ASKED[1:]),
+    )
+)
+"""The members of all joins of coroutines: of a wait for tasks, the one that decided it."""
+
+
+def _ended(chosen: Callable[[Column[Any]], ColumnElement[bool]]) -> Any:
+    return union_all(
+        select(
+            coroutines.c.id.label("member"),
+            coroutines.c.status,
+            *_came_to(coroutines, lambda column: column),
+            coroutines.c.finished_at.label("told_at"),
+        ).where(
+            _mine(coroutines),
+            chosen(coroutines.c.id),
+            coroutines.c.phase == CoroutinePhase.DONE.value,
+        ),
+        select(
+            calls.c.coroutine_id.label("member"),
+            calls.c.status,
+            *_came_to(calls, lambda column: column),
+            calls.c.resolved_at.label("told_at"),
+        ).where(
+            _mine(calls),
+            chosen(calls.c.coroutine_id),
+            calls.c.parent_id.is_not(None),
+            calls.c.delivered_round.is_not(None),
+        ),
+    )
+
+
+ENDED = ByNumber(_ended)
+"""What members came to in earlier rounds."""
