@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
+from rowtine.store.dialect import read_whole_tables
 from rowtine.store.tables import SCHEMA
 
 __all__ = ["LAWS", "Law", "Violation", "check"]
@@ -525,6 +526,7 @@ def check(connection: Connection) -> list[Violation]:
     """
     schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
     prefix = f'"{schema}".' if schema else ""
+    read_whole_tables(connection)
     return [
         Violation(law.name, dict(row))
         for law in LAWS

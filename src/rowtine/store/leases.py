@@ -139,7 +139,7 @@ def recover(connection: Connection, limit: int) -> list[str]:
 _lost = (
     select(calls.c.id)
     .where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
-    .order_by(calls.c.id)
+    .order_by(calls.c.worker)  # in the order of the index that has what runs, and no more
     .limit(bindparam("most"))
     .with_for_update(skip_locked=True, key_share=True)
     .cte("lost")

@@ -35,6 +35,7 @@ from sqlalchemy import (
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.status import Status
 from rowtine.errors import NotFound
+from rowtine.store.dialect import read_whole_tables
 from rowtine.store.tables import SCHEMA, calls, coroutines, futures, signals, states, workers
 from rowtine.store.types import Id, seconds_since
 
@@ -112,6 +113,7 @@ _URGENCY = {Phase.RUNNING.value: 0, Phase.SUSPENDED.value: 1, Phase.QUEUED.value
 
 def in_flight(connection: Connection, limit: int) -> list[Flight]:
     """What is under way: what runs first, then what waits, then the queue; the oldest first."""
+    read_whole_tables(connection)
     statement = (
         select(_in_flight)
         .order_by(
@@ -127,6 +129,7 @@ def in_flight(connection: Connection, limit: int) -> list[Flight]:
 
 def flights(connection: Connection) -> dict[str, int]:
     """How many lines `in_flight` has, by state."""
+    read_whole_tables(connection)
     statement = select(_in_flight.c.state, func.count()).group_by(_in_flight.c.state)
     return {row[0]: row[1] for row in connection.execute(statement)}
 

@@ -212,7 +212,9 @@ _SQLITE_NOW = "CAST((julianday('now') - 2440587.5) * 86400000000 AS INTEGER)"
 
 @compiles(now, "postgresql")
 def _now_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
-    return "clock_timestamp()"
+    # A bare clock_timestamp() is volatile: no index can be searched for what is due by it, and a
+    # claim would walk over every timer of next year. A subquery is read once for a statement.
+    return "(SELECT clock_timestamp())"
 
 
 @compiles(now, "sqlite")
