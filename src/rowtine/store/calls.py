@@ -11,15 +11,19 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
+    Select,
     and_,
     bindparam,
     func,
     literal,
+    literal_column,
     null,
     or_,
     select,
+    true,
     update,
 )
 
@@ -27,7 +31,7 @@ from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
-from rowtine.store.dialect import insert_unless_there
+from rowtine.store.dialect import each_of, first_of_each, insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Settled
 from rowtine.store.recording import CLOCKED
@@ -165,28 +169,31 @@ def _root_row(call: NewCall) -> dict[str, Any]:
     }
 
 
-_caller = calls.alias()
+def _goes_on(id: Any) -> Any:
+    """What a caller, or the root, asked for before it was told to stop does not begin any more:
+    its round comes first, and decides what is still wanted.
 
-_caller_is_to_stop = (
-    # What a caller, or the root, asked for before it was told to stop does not begin any more: its
-    # round comes first, and decides what is still wanted.
-    select(_caller.c.id)
-    .join(
-        coroutines,
-        and_(
-            coroutines.c.execution_id == _caller.c.id,
-            coroutines.c.run == _caller.c.current_run,
-            coroutines.c.id == 0,
-        ),
+    One for each, and no EXISTS: that would become a join, which may begin at all calls.
+    """
+    caller = calls.alias()
+    told = (
+        select(caller.c.cancelling)
+        .join(
+            coroutines,
+            and_(
+                coroutines.c.execution_id == caller.c.id,
+                coroutines.c.run == caller.c.current_run,
+                coroutines.c.id == 0,
+            ),
+        )
+        .where(
+            caller.c.id == id,
+            caller.c.cancelling,
+            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+            ~coroutines.c.cancelled,
+        )
     )
-    .where(
-        or_(_caller.c.id == calls.c.execution_id, _caller.c.id == calls.c.root_id),
-        _caller.c.cancelling,
-        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
-        ~coroutines.c.cancelled,
-    )
-    .correlate(calls)
-)
+    return told.correlate(calls).scalar_subquery().is_not(true())
 
 
 def claim(
@@ -198,17 +205,12 @@ def claim(
     """
     if not functions or limit < 1:
         return []
+    names = each_of(connection, functions)
+    oldest = first_of_each(connection, names, _oldest(names.c.value, limit))
     due = (
-        select(calls.c.id)
-        .where(
-            calls.c.due <= now(),
-            calls.c.kind == Kind.FUNCTION.value,
-            calls.c.function.in_(sorted(functions)),
-            ~_caller_is_to_stop.exists(),
-        )
-        .order_by(calls.c.due, calls.c.id)
+        select(oldest.c.id)
+        .order_by(oldest.c.due, oldest.c.id)
         .limit(limit)
-        .with_for_update(skip_locked=True, key_share=True)
         .cte("due")
         .prefix_with("MATERIALIZED")
     )
@@ -243,6 +245,32 @@ def claim(
     )
     claimed = [_claimed(row) for row in connection.execute(statement)]
     return sorted(claimed, key=lambda call: call.id)
+
+
+_FOR_WORKERS = calls.c.kind == literal_column(f"'{Kind.FUNCTION.value}'")
+"""Not a parameter, with which no database would know that the index has them all."""
+
+
+def _oldest(function: ColumnElement[str], limit: int) -> Select[Any]:
+    """The oldest due calls of a function, locked.
+
+    One function at a time: what is due of one stands in order in the index, and what is due of
+    several does not. What is found stays locked to the end of the claim, which takes the oldest of
+    all: others skip the rest for that moment.
+    """
+    return (
+        select(calls.c.id, calls.c.due)
+        .where(
+            _FOR_WORKERS,
+            calls.c.function == function,
+            calls.c.due <= now(),
+            _goes_on(calls.c.execution_id),
+            _goes_on(calls.c.root_id),
+        )
+        .order_by(calls.c.due, calls.c.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True, key_share=True)
+    )
 
 
 def _claimed(row: Any) -> Claimed:
@@ -306,23 +334,23 @@ class Due:
     late: bool
     """Calls whose deadline has passed."""
     next_in: float | None
-    """Seconds until the next call, timer or round is due; None if there is none."""
+    """Seconds until the next of these calls, a timer or a round is due; None if there is none."""
 
 
 def due(connection: Connection, functions: Collection[str]) -> Due:
     """Whether there is something to claim or to see to: one read, so that an idle worker writes
     nothing."""
-    mine = calls.c.function.in_(sorted(functions))
-    timers = calls.c.kind.in_(CLOCKED)
     waiting = select(calls.c.id).where(calls.c.due <= now())
-    woken = (
-        select(states.c.id)
-        .join(calls, calls.c.id == states.c.id)
-        .where(states.c.wake_at <= now(), mine)
-    )
+    mine = and_(_FOR_WORKERS, calls.c.function.in_(sorted(functions)))
+    function = select(calls.c.function).where(calls.c.id == states.c.id).scalar_subquery()
+    woken = select(states.c.id).where(states.c.wake_at <= now(), function.in_(sorted(functions)))
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
-    next_call = select(func.min(calls.c.due)).where(calls.c.due > now()).scalar_subquery()
+    names = each_of(connection, functions)
+    later = select(func.min(calls.c.due)).where(calls.c.due > now())
+    next_of_each = later.where(_FOR_WORKERS, calls.c.function == names.c.value).correlate(names)
+    next_call = select(func.min(next_of_each.scalar_subquery())).select_from(names)
+    next_clock = later.where(CLOCKED).scalar_subquery()
     next_round = (
         select(func.min(states.c.wake_at))
         .where(states.c.wake_at > now(), states.c.worker.is_(None))
@@ -330,15 +358,18 @@ def due(connection: Connection, functions: Collection[str]) -> Due:
     )
     row = connection.execute(
         select(
-            or_(waiting.where(mine, ~timers).exists(), woken.exists()).label("work"),
-            waiting.where(timers).exists().label("clocked"),
+            or_(waiting.where(mine).exists(), woken.exists()).label("work"),
+            waiting.where(CLOCKED).exists().label("clocked"),
             lapsed.exists().label("lost"),
             late.exists().label("late"),
-            (-seconds_since(next_call)).label("call_in"),
+            (-seconds_since(next_call.scalar_subquery())).label("call_in"),
+            (-seconds_since(next_clock)).label("clock_in"),
             (-seconds_since(next_round)).label("round_in"),
         )
     ).one()
-    nexts = [seconds for seconds in (row.call_in, row.round_in) if seconds is not None]
+    nexts = [
+        seconds for seconds in (row.call_in, row.clock_in, row.round_in) if seconds is not None
+    ]
     return Due(
         bool(row.work),
         bool(row.clocked),

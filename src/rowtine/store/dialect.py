@@ -6,11 +6,29 @@ import contextlib
 import importlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exc, text
+import msgspec
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    Text,
+    cast,
+    create_engine,
+    event,
+    exc,
+    func,
+    literal,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
@@ -25,6 +43,8 @@ except ImportError:  # pragma: no cover
 
 __all__ = [
     "database_url",
+    "each_of",
+    "first_of_each",
     "for_reading",
     "has_notices",
     "in_words",
@@ -130,6 +150,30 @@ def read_whole_tables(connection: Connection) -> None:
     if connection.dialect.name == POSTGRESQL:
         for way in ("seqscan", "hashjoin", "mergejoin"):
             connection.execute(text(f"SET LOCAL enable_{way} = on"))
+
+
+def each_of(connection: Connection, names: Collection[str]) -> Any:
+    """Names as a table of one column, `value`: however many, the statement is the same."""
+    if connection.dialect.name == POSTGRESQL:
+        made: Any = func.unnest(cast(literal(sorted(names), ARRAY(Text)), ARRAY(Text)))
+        return made.table_valued("value").render_derived("names")
+    return func.json_each(msgspec.json.encode(sorted(names)).decode()).table_valued("value")
+
+
+def first_of_each(connection: Connection, names: Any, of_one: Select[Any]) -> Any:
+    """What `of_one` finds for each of `names`; its columns are those of one table, with its id."""
+    if connection.dialect.name == POSTGRESQL:
+        found: Any = of_one.correlate(names).lateral()
+        return select(found).select_from(names.join(found, true())).subquery()
+    # SQLite has no LATERAL.
+    id = of_one.selected_columns["id"]
+    table = id.table.alias()
+    found = table.c.id.in_(of_one.with_only_columns(id).correlate(names))
+    return (
+        select(*(table.c[c.name] for c in of_one.selected_columns))
+        .select_from(names.join(table, found))
+        .subquery()
+    )
 
 
 def translate_schema(bind: Engine | Connection, schema: str) -> dict[str, str | None]:

@@ -31,10 +31,11 @@ def claim_rounds(
     gate = (
         true() if version is None else or_(states.c.version.is_(None), states.c.version == version)
     )
+    # Not a join, which may begin at the calls.
+    function = select(calls.c.function).where(calls.c.id == states.c.id).scalar_subquery()
     due = (
         select(states.c.id)
-        .join(calls, calls.c.id == states.c.id)
-        .where(states.c.wake_at <= now(), calls.c.function.in_(sorted(functions)), gate)
+        .where(states.c.wake_at <= now(), function.in_(sorted(functions)), gate)
         .order_by(states.c.wake_at, states.c.id)
         .limit(limit)
         .with_for_update(skip_locked=True, key_share=True, of=states)
