@@ -108,7 +108,9 @@ _SESSION = (
     # Every statement of ours finds a few rows by an index. PostgreSQL expects a hundred rows of
     # any JSON document, and would read whole tables of up to 30,000 calls to join them with one;
     # a plan that was kept while a table was empty would go on doing so when it has grown.
-    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    # Nor is any of them worth compiling, or starting two processes for.
+    " -c jit=off -c max_parallel_workers_per_gather=0"
 )
 
 
