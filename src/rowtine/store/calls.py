@@ -196,6 +196,9 @@ def _goes_on(id: Any) -> Any:
     return told.correlate(calls).scalar_subquery().is_not(true())
 
 
+_CALLERS_GO_ON = (_goes_on(calls.c.execution_id), _goes_on(calls.c.root_id))
+
+
 def claim(
     connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
 ) -> list[Claimed]:
@@ -251,7 +254,7 @@ _FOR_WORKERS = calls.c.kind == literal_column(f"'{Kind.FUNCTION.value}'")
 """Not a parameter, with which no database would know that the index has them all."""
 
 
-def _oldest(function: ColumnElement[str], limit: int) -> Select[Any]:
+def _oldest(function: ColumnElement[str], limit: int) -> Select[*tuple[Any, ...]]:
     """The oldest due calls of a function, locked.
 
     One function at a time: what is due of one stands in order in the index, and what is due of
@@ -264,8 +267,7 @@ def _oldest(function: ColumnElement[str], limit: int) -> Select[Any]:
             _FOR_WORKERS,
             calls.c.function == function,
             calls.c.due <= now(),
-            _goes_on(calls.c.execution_id),
-            _goes_on(calls.c.root_id),
+            *_CALLERS_GO_ON,
         )
         .order_by(calls.c.due, calls.c.id)
         .limit(limit)

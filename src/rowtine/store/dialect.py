@@ -162,7 +162,7 @@ def each_of(connection: Connection, names: Collection[str]) -> Any:
     return func.json_each(msgspec.json.encode(sorted(names)).decode()).table_valued("value")
 
 
-def first_of_each(connection: Connection, names: Any, of_one: Select[Any]) -> Any:
+def first_of_each(connection: Connection, names: Any, of_one: Select[*tuple[Any, ...]]) -> Any:
     """What `of_one` finds for each of `names`; its columns are those of one table, with its id."""
     if connection.dialect.name == POSTGRESQL:
         found: Any = of_one.correlate(names).lateral()
