@@ -232,7 +232,16 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         schema=schema,
         postgresql_with=_HOT,
     )
-    _partial_index("ix_calls_due", "calls", ["due", "id"], "due IS NOT NULL", schema)
+    _partial_index(
+        "ix_calls_due",
+        "calls",
+        ["function", "due", "id"],
+        "due IS NOT NULL AND kind = 'function'",
+        schema,
+    )
+    _partial_index(
+        "ix_calls_clock", "calls", ["due", "id"], "due IS NOT NULL AND kind <> 'function'", schema
+    )
     _partial_index("ix_calls_worker", "calls", ["worker"], "worker IS NOT NULL", schema)
     _partial_index(
         "ix_calls_arrived", "calls", ["execution_id", "arrived"], "arrived IS NOT NULL", schema

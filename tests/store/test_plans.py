@@ -352,16 +352,12 @@ def test_how_a_call_stands(full: Full) -> None:
 
 # ------------------------------------------------------------------------------------- by a worker
 
-_WALKS = pytest.mark.xfail(reason="joins with calls, and may begin there", strict=False)
 
-
-@_WALKS
 def test_a_look_for_what_is_due(full: Full) -> None:
     with full.seen(), full.database.reading() as connection:
         calls.due(connection, ["leaf", "steps", "wide"])
 
 
-@_WALKS
 def test_a_claim_of_calls(full: Full) -> None:
     id = full.hand.start(Bodies.wide(3))
     full.hand.round(id, Bodies.wide)
@@ -370,7 +366,6 @@ def test_a_claim_of_calls(full: Full) -> None:
         assert full.hand.claim("leaf", "steps", limit=3)
 
 
-@_WALKS
 def test_a_claim_of_rounds(full: Full) -> None:
     id = full.hand.start(Bodies.steps(1))
     full.hand.round(id, Bodies.steps)

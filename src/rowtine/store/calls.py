@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Float,
     Select,
     and_,
     bindparam,
     func,
+    literal_column,
     null,
     or_,
     select,
+    true,
     update,
 )
 
@@ -28,7 +32,7 @@ from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
-from rowtine.store.dialect import insert_unless_there
+from rowtine.store.dialect import each_of, first_of_each, insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Settled
 from rowtine.store.prepared import Prepared
@@ -187,28 +191,34 @@ def _root_row(call: NewCall) -> dict[str, Any]:
     }
 
 
-_caller = calls.alias()
+def _goes_on(id: Any) -> Any:
+    """What a caller, or the root, asked for before it was told to stop does not begin any more:
+    its round comes first, and decides what is still wanted.
 
-_caller_is_to_stop = (
-    # What a caller, or the root, asked for before it was told to stop does not begin any more: its
-    # round comes first, and decides what is still wanted.
-    select(_caller.c.id)
-    .join(
-        coroutines,
-        and_(
-            coroutines.c.execution_id == _caller.c.id,
-            coroutines.c.run == _caller.c.current_run,
-            coroutines.c.id == 0,
-        ),
+    One for each, and no EXISTS: that would become a join, which may begin at all calls.
+    """
+    caller = calls.alias()
+    told = (
+        select(caller.c.cancelling)
+        .join(
+            coroutines,
+            and_(
+                coroutines.c.execution_id == caller.c.id,
+                coroutines.c.run == caller.c.current_run,
+                coroutines.c.id == 0,
+            ),
+        )
+        .where(
+            caller.c.id == id,
+            caller.c.cancelling,
+            coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
+            ~coroutines.c.cancelled,
+        )
     )
-    .where(
-        or_(_caller.c.id == calls.c.execution_id, _caller.c.id == calls.c.root_id),
-        _caller.c.cancelling,
-        coroutines.c.phase == CoroutinePhase.SUSPENDED.value,
-        ~coroutines.c.cancelled,
-    )
-    .correlate(calls)
-)
+    return told.correlate(calls).scalar_subquery().is_not(true())
+
+
+_CALLERS_GO_ON = (_goes_on(calls.c.execution_id), _goes_on(calls.c.root_id))
 
 
 def claim(
@@ -218,25 +228,36 @@ def claim(
     if not functions or limit < 1:
         return []
     values = {"functions": functions, "most": limit, "by": worker, "lease": lease}
-    claimed = [_claimed(row) for row in _CLAIM.execute(connection, values)]
+    claimed = [
+        _claimed(row) for row in _claim_of(connection.dialect.name).execute(connection, values)
+    ]
     return sorted(claimed, key=attrgetter("id"))
 
 
-_due = (
-    select(calls.c.id)
-    .where(
-        calls.c.due <= now(),
-        calls.c.kind == Kind.FUNCTION.value,
-        among(calls.c.function, "functions"),
-        ~_caller_is_to_stop.exists(),
+_FOR_WORKERS = calls.c.kind == literal_column(f"'{Kind.FUNCTION.value}'")
+"""Not a parameter, with which no database would know that the index has them all."""
+
+
+def _oldest(function: ColumnElement[str]) -> Select[*tuple[Any, ...]]:
+    """The oldest due calls of a function, locked.
+
+    One function at a time: what is due of one stands in order in the index, and what is due of
+    several does not. What is found stays locked to the end of the claim, which takes the oldest of
+    all: others skip the rest for that moment.
+    """
+    return (
+        select(calls.c.id, calls.c.due)
+        .where(
+            _FOR_WORKERS,
+            calls.c.function == function,
+            calls.c.due <= now(),
+            *_CALLERS_GO_ON,
+        )
+        .order_by(calls.c.due, calls.c.id)
+        .limit(bindparam("most"))
+        .with_for_update(skip_locked=True, key_share=True)
     )
-    .order_by(calls.c.due, calls.c.id)
-    .limit(bindparam("most"))
-    .with_for_update(skip_locked=True, key_share=True)
-    .cte("due")
-    # Without it a nested-loop plan claims more than the limit.
-    .prefix_with("MATERIALIZED")
-)
+
 
 SEAT: Any = (
     calls.c.run.label("seat_run"),
@@ -248,35 +269,48 @@ SEAT: Any = (
     calls.c.parked,
 )
 
-_CLAIM = Prepared(
-    update(calls)
-    .where(calls.c.id.in_(select(_due.c.id)))
-    .values(
-        phase=Phase.RUNNING.value,
-        claim=calls.c.claim + 1,
-        attempt=calls.c.attempt + 1,
-        due=null(),
-        worker=bindparam("by", type_=Id()),
-        lease_expires=after(bindparam("lease", type_=Float())),
-        started_at=now(),
+
+@lru_cache
+def _claim_of(dialect: str) -> Prepared:
+    names = each_of(dialect, "functions")
+    oldest = first_of_each(dialect, names, _oldest(names.c.value))
+    due = (
+        select(oldest.c.id)
+        .order_by(oldest.c.due, oldest.c.id)
+        .limit(bindparam("most"))
+        .cte("due")
+        # Without it a nested-loop plan claims more than the limit.
+        .prefix_with("MATERIALIZED")
     )
-    .returning(
-        as_text(calls.c.id).label("id"),
-        calls.c.claim,
-        calls.c.function,
-        calls.c.input,
-        calls.c.attempt,
-        calls.c.current_run,
-        as_text(calls.c.execution_id).label("execution_id"),
-        as_text(calls.c.root_id).label("root_id"),
-        func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
-        calls.c.started_at,
-        calls.c.deadline,
-        calls.c.details,
-        calls.c.options,
-        *SEAT,
+    return Prepared(
+        update(calls)
+        .where(calls.c.id.in_(select(due.c.id)))
+        .values(
+            phase=Phase.RUNNING.value,
+            claim=calls.c.claim + 1,
+            attempt=calls.c.attempt + 1,
+            due=null(),
+            worker=bindparam("by", type_=Id()),
+            lease_expires=after(bindparam("lease", type_=Float())),
+            started_at=now(),
+        )
+        .returning(
+            as_text(calls.c.id).label("id"),
+            calls.c.claim,
+            calls.c.function,
+            calls.c.input,
+            calls.c.attempt,
+            calls.c.current_run,
+            as_text(calls.c.execution_id).label("execution_id"),
+            as_text(calls.c.root_id).label("root_id"),
+            func.coalesce(seconds_since(calls.c.first_failed_at), 0.0).label("failing_for"),
+            calls.c.started_at,
+            calls.c.deadline,
+            calls.c.details,
+            calls.c.options,
+            *SEAT,
+        )
     )
-)
 
 
 def _claimed(row: Any) -> Claimed:
@@ -329,48 +363,48 @@ class Due:
     late: bool
     """Calls whose deadline has passed."""
     next_in: float | None
-    """Seconds until the next call, timer or round is due; None if there is none."""
+    """Seconds until the next of these calls, a timer or a round is due; None if there is none."""
 
 
 def due(connection: Connection, functions: Collection[str]) -> Due:
     """Whether there is something to claim or to see to: one read, so that an idle worker writes
     nothing."""
-    row = _DUE.execute(connection, {"functions": functions}).one()
-    work, clocked, lost, late, *waits = row
+    look = _look(connection.dialect.name)
+    work, clocked, lost, late, *waits = look.execute(connection, {"functions": functions}).one()
     nexts = [seconds for seconds in waits if seconds is not None]
     next_in = max(0.0, min(nexts)) if nexts else None
     return Due(bool(work), bool(clocked), bool(lost), bool(late), next_in)
 
 
-def _look() -> Select[*tuple[Any, ...]]:
-    mine = among(calls.c.function, "functions")
-    clocked = or_(*(calls.c.kind == kind for kind in CLOCKED))
-    called = calls.c.kind == Kind.FUNCTION.value
+@lru_cache
+def _look(dialect: str) -> Prepared:
     waiting = select(calls.c.id).where(calls.c.due <= now())
-    woken = (
-        select(states.c.id)
-        .join(calls, calls.c.id == states.c.id)
-        .where(states.c.wake_at <= now(), mine)
-    )
+    mine = and_(_FOR_WORKERS, among(calls.c.function, "functions"))
+    function = select(calls.c.function).where(calls.c.id == states.c.id).scalar_subquery()
+    woken = select(states.c.id).where(states.c.wake_at <= now(), among(function, "functions"))
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
     late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
-    next_call = select(func.min(calls.c.due)).where(calls.c.due > now()).scalar_subquery()
+    names = each_of(dialect, "functions")
+    later = select(func.min(calls.c.due)).where(calls.c.due > now())
+    next_of_each = later.where(_FOR_WORKERS, calls.c.function == names.c.value).correlate(names)
+    next_call = select(func.min(next_of_each.scalar_subquery())).select_from(names)
+    next_clock = later.where(CLOCKED).scalar_subquery()
     next_round = (
         select(func.min(states.c.wake_at))
         .where(states.c.wake_at > now(), states.c.worker.is_(None))
         .scalar_subquery()
     )
-    return select(
-        or_(waiting.where(mine, called).exists(), woken.exists()).label("work"),
-        waiting.where(clocked).exists().label("clocked"),
-        lapsed.exists().label("lost"),
-        late.exists().label("late"),
-        (-seconds_since(next_call)).label("call_in"),
-        (-seconds_since(next_round)).label("round_in"),
+    return Prepared(
+        select(
+            or_(waiting.where(mine).exists(), woken.exists()).label("work"),
+            waiting.where(CLOCKED).exists().label("clocked"),
+            lapsed.exists().label("lost"),
+            late.exists().label("late"),
+            (-seconds_since(next_call.scalar_subquery())).label("call_in"),
+            (-seconds_since(next_clock)).label("clock_in"),
+            (-seconds_since(next_round)).label("round_in"),
+        )
     )
-
-
-_DUE = Prepared(_look())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,30 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, Insert, Table, create_engine, event, exc, text
+from sqlalchemy import (
+    ARRAY,
+    Connection,
+    Engine,
+    Insert,
+    Select,
+    Table,
+    Text,
+    bindparam,
+    cast,
+    create_engine,
+    event,
+    exc,
+    func,
+    select,
+    text,
+    true,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 
 from rowtine.errors import DatabaseError
 from rowtine.store.tables import SCHEMA
+from rowtine.store.types import Many
 
 fcntl: Any
 try:  # POSIX only; elsewhere the busy timeout alone must do
@@ -25,6 +43,8 @@ except ImportError:  # pragma: no cover
 
 __all__ = [
     "database_url",
+    "each_of",
+    "first_of_each",
     "for_reading",
     "has_notices",
     "in_one_statement",
@@ -89,7 +109,9 @@ _SESSION = (
     # Every statement of ours finds a few rows by an index. PostgreSQL expects a hundred rows of
     # any JSON document, and would read whole tables of up to 30,000 calls to join them with one;
     # a plan that was kept while a table was empty would go on doing so when it has grown.
-    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off"
+    " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    # Nor is any of them worth compiling, or starting two processes for.
+    " -c jit=off -c max_parallel_workers_per_gather=0"
 )
 
 
@@ -136,6 +158,32 @@ def read_whole_tables(connection: Connection) -> None:
     if connection.dialect.name == POSTGRESQL:
         for way in ("seqscan", "hashjoin", "mergejoin"):
             connection.execute(text(f"SET LOCAL enable_{way} = on"))
+
+
+def each_of(dialect: str, parameter: str) -> Any:
+    """The names of a parameter as a table of one column, `value`: however many, the statement is
+    the same."""
+    names = bindparam(parameter, type_=Many())
+    if dialect == POSTGRESQL:
+        made: Any = func.unnest(cast(names, ARRAY(Text)))
+        return made.table_valued("value").render_derived("names")
+    return func.json_each(names).table_valued("value")
+
+
+def first_of_each(dialect: str, names: Any, of_one: Select[*tuple[Any, ...]]) -> Any:
+    """What `of_one` finds for each of `names`; its columns are those of one table, with its id."""
+    if dialect == POSTGRESQL:
+        found: Any = of_one.correlate(names).lateral()
+        return select(found).select_from(names.join(found, true())).subquery()
+    # SQLite has no LATERAL.
+    id = of_one.selected_columns["id"]
+    table = id.table.alias()
+    found = table.c.id.in_(of_one.with_only_columns(id).correlate(names))
+    return (
+        select(*(table.c[c.name] for c in of_one.selected_columns))
+        .select_from(names.join(table, found))
+        .subquery()
+    )
 
 
 def translate_schema(bind: Engine | Connection, schema: str) -> dict[str, str | None]:

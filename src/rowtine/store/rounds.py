@@ -46,12 +46,14 @@ _UNTIL = after(bindparam("lease", type_=Float()))
 
 _version = bindparam("mine", type_=Text())
 
+# Not a join, which may begin at the calls.
+_function = select(calls.c.function).where(calls.c.id == states.c.id).scalar_subquery()
+
 _due = (
     select(states.c.id)
-    .join(calls, calls.c.id == states.c.id)
     .where(
         states.c.wake_at <= now(),
-        among(calls.c.function, "functions"),
+        among(_function, "functions"),
         or_(_version.is_(None), states.c.version.is_(None), states.c.version == _version),
     )
     .order_by(states.c.wake_at, states.c.id)

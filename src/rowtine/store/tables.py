@@ -177,12 +177,21 @@ calls = Table(
         name="ck_calls_decided",
     ),
 )
+# What workers take, by what they filter on; and what the clock answers.
 Index(
     "ix_calls_due",
+    calls.c.function,
     calls.c.due,
     calls.c.id,
-    postgresql_where=text("due IS NOT NULL"),
-    sqlite_where=text("due IS NOT NULL"),
+    postgresql_where=text("due IS NOT NULL AND kind = 'function'"),
+    sqlite_where=text("due IS NOT NULL AND kind = 'function'"),
+)
+Index(
+    "ix_calls_clock",
+    calls.c.due,
+    calls.c.id,
+    postgresql_where=text("due IS NOT NULL AND kind <> 'function'"),
+    sqlite_where=text("due IS NOT NULL AND kind <> 'function'"),
 )
 Index(
     "ix_calls_worker",

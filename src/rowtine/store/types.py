@@ -16,6 +16,7 @@ from sqlalchemy.types import BigInteger, TypeDecorator, TypeEngine, UserDefinedT
 __all__ = [
     "Id",
     "JsonText",
+    "Many",
     "Timestamp",
     "after",
     "among",
@@ -94,7 +95,7 @@ def _json_text_sqlite(type_: JsonText, compiler: Any, **kw: Any) -> str:
     return "TEXT"
 
 
-class _Many(TypeDecorator[Collection[Any]]):
+class Many(TypeDecorator[Collection[Any]]):
     """Any number of values as one parameter."""
 
     impl = Text
@@ -124,7 +125,7 @@ def among(column: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
 
     However many there are, the statement is the same: SQLAlchemy and the database prepare it once.
     """
-    return _Among(column, bindparam(name, type_=_Many()))
+    return _Among(column, bindparam(name, type_=Many()))
 
 
 def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
