@@ -121,11 +121,14 @@ class Gateway:
         failures = 0
         while True:
             try:
-                return await asyncio.get_running_loop().run_in_executor(threads, transaction)
+                return await self._on(threads, transaction)
             except TransientError as error:
                 failures += 1
                 log.warning("%s (try %d)", error, failures)
                 await asyncio.sleep(backoff(failures, clock.jitter()))
+
+    async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
 
     async def commit(self, item: Round | Outcome) -> Written:
         """Commit a round or an outcome, together with whatever else waits.
@@ -165,24 +168,37 @@ class Gateway:
         outcomes = [intent.item for intent in ended if isinstance(intent.item, Outcome)]
         worker = self._worker
         mark = None if worker is None else workers.Mark(worker, next(self._batches))
-        plain = expected(self.codec, rounds, outcomes, mark) if self._in_one else None
-        committed, unheard = (None, False) if plain is None else await self._write_in_one(plain)
-        if committed is None:
-            done: Committed | None = None
+        plain: Expected | None = None
+        done: Committed | None = None
+        unheard = False
 
-            def transaction(connection: Connection) -> Committed:
-                nonlocal done, unheard
-                if unheard and mark is not None and workers.made(connection, mark):
-                    # Only the reply to its COMMIT was lost.
-                    return done or cast(Expected, plain).made(moment(connection))
+        def in_one_statement() -> Committed | None:
+            nonlocal plain
+            plain = expected(self.codec, rounds, outcomes, mark)
+            return None if plain is None else self._write_in_one(plain)
+
+        def transaction(connection: Connection) -> Committed:
+            nonlocal done, unheard
+            if unheard and mark is not None and workers.made(connection, mark):
+                # Only the reply to its COMMIT was lost.
+                return done or cast(Expected, plain).made(moment(connection))
+            unheard = True
+            done = committing.commit(connection, self.codec, rounds, outcomes, mark)
+            return done
+
+        def tell(connection: Connection) -> None:
+            if done is not None and self._for_others(done.queued):
+                announce(connection)
+
+        committed: Committed | None = None
+        if self._in_one:
+            try:
+                committed = await self._on(self._writer, in_one_statement)
+            except TransientError as error:
+                log.warning("%s", error)
+                await asyncio.sleep(backoff(1, clock.jitter()))
                 unheard = True
-                done = committing.commit(connection, self.codec, rounds, outcomes, mark)
-                return done
-
-            def tell(connection: Connection) -> None:
-                if done is not None and self._for_others(done.queued):
-                    announce(connection)
-
+        if committed is None:
             committed = await self.write(transaction, tell)
         self._time = committed.at, clock.monotonic()
         for intent, held in zip(
@@ -192,24 +208,13 @@ class Gateway:
                 intent.written.set_result(Written(held, committed.at, committed.begun))
         self._heard(committed)
 
-    async def _write_in_one(self, batch: Expected) -> tuple[Committed | None, bool]:
-        """Write a batch in one statement; what became of it, None if it was not as expected. And
-        whether nobody has heard what became of it."""
-
-        def statement() -> Committed | None:
-            with self._connection.at_once() as connection:
-                made = batch.write(connection)
-                if made is not None and self._for_others(made.queued):
-                    announce(connection)
-                return made
-
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._writer, statement), False
-        except TransientError as error:
-            log.warning("%s", error)
-            await asyncio.sleep(backoff(1, clock.jitter()))
-            return None, True
+    def _write_in_one(self, batch: Expected) -> Committed | None:
+        """Write a batch in one statement; None if it was not as expected."""
+        with self._connection.at_once() as connection:
+            made = batch.write(connection)
+            if made is not None and self._for_others(made.queued):
+                announce(connection)
+            return made
 
     async def drained(self) -> None:
         """Wait until nothing is left to commit."""

@@ -55,11 +55,12 @@ class Heartbeat:
         while not self._ended.wait(heartbeat_interval(self._lease)):
             try:
                 if self._alive():
-                    self._beat()
+                    self.beat()
             except DatabaseError as error:
                 log.warning("no heartbeat: %s", error)
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Renew what is held, and say that this worker lives."""
         held = self._held()
         with self._database.writing() as connection:
             rounds.renew_rounds(connection, self._worker.id, held.rounds, self._lease)
