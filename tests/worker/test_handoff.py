@@ -113,8 +113,9 @@ def run(app: rowtine.App, name: str, argument: int) -> tuple[Any, int]:
         return result, len(commits)
 
 
-IN_AND_OUT = 5
-"""Commits of a worker beside those of steps: it comes, claims, looks, claims again, goes."""
+IN_AND_OUT = 8
+"""Commits of a worker beside those of steps: it comes, claims a few times, shows that it lives,
+goes."""
 
 
 def test_a_step_of_a_sequence_costs_one_commit_and_reads_nothing(
