@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,8 @@ from sqlalchemy import event
 import rowtine
 from acceptance.support import rows, wait_until
 from databases import query
-from rowtine.store import loading
+from rowtine.store import calls, loading
+from rowtine.worker.execute import Executor
 
 NewApp = Callable[..., rowtine.App]
 
@@ -236,6 +238,52 @@ def test_calls_for_which_there_is_no_room_are_queued_and_claimed(
     steps = [row for row in rows(database_url, "calls") if row["function"] == "step"]
     assert {(row["attempt"], row["claim"]) for row in steps} == {(1, 1)}
     assert sorted(RAN) == list(range(20))
+
+
+def test_a_turn_that_cannot_be_run_leaves_its_execution_to_a_round_that_reads(
+    plain_app: NewApp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever broke in it: its ends are written alone, and nobody waits for ever."""
+    caplog.set_level(logging.CRITICAL, "rowtine")
+    app = define(plain_app())
+    take_turn, broken = Executor._take_turn, []
+
+    async def breaks(self: Executor, kept: Any, ends: Any) -> None:
+        if len(broken) < 2:
+            broken.append(kept.execution.id)
+            raise RuntimeError("out of order")
+        await take_turn(self, kept, ends)
+
+    monkeypatch.setattr(Executor, "_take_turn", breaks)
+    result, _ = run(app, "chain", 6)
+
+    assert result == 6
+    assert len(broken) == 2
+    assert RAN == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_worker_whose_places_for_rounds_are_taken_does_not_claim_on_and_on(
+    plain_app: NewApp, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looks as seldom as any other; calls have places of their own."""
+    looks, claims = [], []
+    due, claim = calls.due, calls.claim
+    monkeypatch.setattr("rowtine.store.calls.due", lambda *a: (looks.append(1), due(*a))[1])
+    monkeypatch.setattr("rowtine.store.calls.claim", lambda *a: (claims.append(1), claim(*a))[1])
+    app = define(plain_app(concurrency=1, lease=3600))
+    handle = app.start(rowtine.call("slow"))
+    with app.worker().start():
+        wait_until(lambda: any(row["worker"] for row in rows(database_url, "states")))
+        app.start(rowtine.call("step", 2)).result(timeout=60)
+        before = len(looks), len(claims)
+        for _ in range(5):  # each wakes the worker once
+            app.start(rowtine.call("step", 3)).result(timeout=60)
+        wait_until(lambda: len(looks) >= before[0] + 5)
+        claimed = len(claims) - before[1]
+        LET_GO.set()
+        assert handle.result(timeout=60) == "on"
+
+    assert claimed <= 3 * len(looks)
 
 
 def step_row(url: str) -> dict[str, Any]:

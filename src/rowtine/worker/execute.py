@@ -268,16 +268,16 @@ class Executor:
 
     async def _turn(self, kept: Kept, ends: Sequence[End]) -> None:
         """Run the next round of a warm execution, with what has ended here."""
-        id = kept.execution.id
+        after = self.handoff.over
         try:
             await self._take_turn(kept, ends)
         except asyncio.CancelledError:
-            self.handoff.takes_long(id)  # for ever: what it has claimed is given back
+            after = self.handoff.takes_long  # for ever: what it has claimed is given back
             raise
         finally:
             for end in ends:
                 end.written(None)
-        self.handoff.over(id)
+            after(kept.execution.id)
 
     async def _take_turn(self, kept: Kept, ends: Sequence[End]) -> None:
         execution = kept.execution

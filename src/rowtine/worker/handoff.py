@@ -123,12 +123,13 @@ class Handoff:
         if kept is None:
             self._refuse(execution_id)
             return
-        waiting = self._waiting.pop(execution_id)
-        fit = [end for end in waiting if _waits(kept, end.seat)]
-        ends, later = fit[: self._most], fit[self._most :]
-        for end in waiting:
-            if end not in fit:
+        fit: list[End] = []
+        for end in self._waiting.pop(execution_id):
+            if _waits(kept, end.seat):
+                fit.append(end)
+            else:
                 end.written(None)
+        ends, later = fit[: self._most], fit[self._most :]
         if later:
             self._waiting[execution_id] = later
         if not ends:

@@ -292,9 +292,9 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until something may be due: a commit of ours, a free place, or the next look."""
-        if self._more and self._held.room() > 0:
+        if self._more and self._held.room() > 0 and self._held.room_for_rounds() > 0:
             await asyncio.sleep(0)
-            return
+            return  # without room for both, the next claim is for when a place is free
         left = self._look_at - clock.monotonic()
         if left > 0:
             with suppress(TimeoutError):
