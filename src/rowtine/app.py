@@ -18,14 +18,14 @@ from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
 from rowtine.core.retry import Retry
 from rowtine.core.status import status_for_error
-from rowtine.errors import Conflict, NotFound, RemoteError, UsageError
+from rowtine.errors import Conflict, NotFound, UsageError
 from rowtine.functions import CoroutineFunction, Function, valid_name
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
 from rowtine.store.calls import Accepted, NewCall
 from rowtine.store.notices import announce
-from rowtine.store.outcomes import Settled, settled
+from rowtine.store.outcomes import Settled, error_of, settled
 from rowtine.worker import Worker
 
 __all__ = ["App", "Handle"]
@@ -389,12 +389,6 @@ class Handle(Generic[R]):
         return standing.settled if standing.phase is Phase.DONE else None
 
     def _unwrap(self, settled: Settled) -> R:
-        if settled.error_type is None:
+        if (error := error_of(settled)) is None:
             return cast(R, self._app.codec.decode(settled.output))
-        stored = RemoteError(
-            settled.error_type,
-            settled.error_message or "",
-            settled.error_traceback,
-            settled.output,
-        )
-        raise self._app.codec.decode_error(stored)
+        raise self._app.codec.decode_error(error)

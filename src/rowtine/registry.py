@@ -37,6 +37,10 @@ class Registry:
             raise NotFound(f"no function {name!r} is registered here; known: {self._known()}")
         return found
 
+    def runs(self, name: str) -> bool:
+        """Whether there is a function of this name, which a worker can claim calls of."""
+        return isinstance(self._by_name.get(name), Function)
+
     def find(self, name: str) -> Registered | None:
         return self._by_name.get(name)
 
@@ -47,7 +51,7 @@ class Registry:
 
     def functions(self) -> list[str]:
         """The names of all functions, which is what a worker can claim."""
-        return sorted(name for name, found in self._by_name.items() if isinstance(found, Function))
+        return sorted(filter(self.runs, self._by_name))
 
     def _known(self) -> str:
         names = self.functions()

@@ -34,6 +34,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
+from rowtine.store.dialect import in_one_statement
 from rowtine.store.prepared import Prepared
 from rowtine.store.types import JsonText, moment_read, now
 
@@ -173,10 +174,10 @@ def write(connection: Connection, *batches: Mapping[Each, Rows]) -> datetime:
     that no two of them may touch the same row, or see what another did.
     """
     at: Any = None
-    postgresql = connection.dialect.name == "postgresql"
+    together = in_one_statement(connection)
     for batch in batches:
         chosen = {each: rows for each, rows in batch.items() if rows}
-        if postgresql and chosen:
+        if together and chosen:
             documents = {each.parameter: as_document(rows) for each, rows in chosen.items()}
             at = _together(tuple(chosen)).execute(connection, documents).scalar_one()
         else:

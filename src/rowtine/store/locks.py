@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from sqlalchemy import Connection, Row, and_, false, func, literal, null, or_, select, union_all
+from sqlalchemy import Connection, and_, false, func, literal, null, or_, select, union_all
 
 from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
@@ -128,16 +128,9 @@ def lock(
     return locked
 
 
-_STATES = (
-    select(states).where(among(states.c.id)).order_by(states.c.id).with_for_update(key_share=True)
-)
-
-
-def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, Row[Any]]:
-    """Lock the states of these executions; the rows that there are."""
-    if not ids:
-        return {}
-    return {row.id: row for row in connection.execute(_STATES, {"ids": ids})}
+def lock_states(connection: Connection, ids: Collection[str]) -> dict[str, LockedState]:
+    """Lock the states of these executions; those that there are."""
+    return lock(connection, ids, ()).states if ids else {}
 
 
 def lock_calls(connection: Connection, ids: Collection[str]) -> dict[str, LockedCall]:

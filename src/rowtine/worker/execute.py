@@ -55,6 +55,7 @@ __all__ = ["Executor", "Setup"]
 T = TypeVar("T")
 
 _NONE: Mapping[int, Slot] = {}
+_NOTHING: Mapping[int, Outcome | Round] = {}
 
 log = logging.getLogger("rowtine")
 
@@ -206,7 +207,7 @@ class Executor:
         match output:
             case Poll():
                 self.held.committing.add(claimed.id)
-                await self._suspend(Round(execution, output, None, seconds), output, _NONE)
+                await self._suspend(Round(execution, output, None, seconds), output)
             case Exit():
                 await self._record(claimed, function, output.result)
             case Incompatible():
@@ -301,15 +302,7 @@ class Executor:
             if isinstance(error, _Lost):
                 return
             raise
-        self.stands.pop(execution.id, None)
-        self.probe("round", execution.id)
-        if isinstance(output, Incompatible):
-            drop(kept.slots)
-            await self._hold(execution.id, output.message)
-            return
-        round = Round(execution, output, None, seconds, given)
-        # What is warm went with the round, and is in its state again.
-        if await self._end_round(round, function, _NONE):
+        if await self._end_round(execution, function, output, seconds, kept, given):
             for end in ends:
                 end.written(True)
 
@@ -360,47 +353,45 @@ class Executor:
                 self.warm.keep(kept.execution, kept.state)
             return  # a turn that was on its way when it was claimed has done it
         try:
-            await self._later_round(loaded, slots, kept)
+            await self._later_round(loaded, kept)
         except _Lost:
             drop(slots)
 
-    async def _later_round(
-        self, loaded: Loaded, slots: Mapping[int, Slot], kept: Kept | None
-    ) -> None:
+    async def _later_round(self, loaded: Loaded, kept: Kept | None) -> None:
         execution = loaded.execution
         function = self.registry.function(execution.function)
         self._enter(execution)
         loader = _Loader(self.gateway, lambda c: replace(loaded.rows, connection=c))
         output, seconds = await self._run(function, execution, loaded.input, loader)
-        self.stands.pop(execution.id, None)
-        self.probe("round", execution.id)
-        if isinstance(output, Incompatible):
-            drop(slots)
-            await self._hold(execution.id, output.message)
-            return
-        await self._end_round(Round(execution, output, None, seconds), function, slots, kept)
+        await self._end_round(execution, function, output, seconds, kept)
 
     async def _end_round(
         self,
-        round: Round,
+        execution: Execution,
         function: Function[..., Any],
-        slots: Mapping[int, Slot],
-        kept: Kept | None = None,
+        output: Output,
+        seconds: float,
+        kept: Kept | None,
+        given: Mapping[int, Outcome | Round] = _NOTHING,
     ) -> bool:
-        """Write a round that has run; whether its fence held."""
-        execution, output = round.execution, round.output
+        """Write a round that has run, and what it was `given`; whether its fence held. `kept` is
+        what was warm of its execution."""
+        self.stands.pop(execution.id, None)
+        self.probe("round", execution.id)
         if isinstance(output, Poll):
-            return await self._suspend(round, output, slots, kept)
-        drop(slots)
+            return await self._suspend(Round(execution, output, None, seconds, given), output, kept)
+        if kept is not None:
+            drop(kept.slots)
+        if isinstance(output, Incompatible):
+            await self._hold(execution.id, output.message)
+            return False
         outcome = self._conclude(execution, None, function, output.result)
-        held = await self._end(replace(round, outcome=outcome), outcome)
+        held = await self._end(Round(execution, output, outcome, seconds, given), outcome)
         if held:
             self.probe("committed", execution.id)
         return held
 
-    async def _suspend(
-        self, round: Round, output: Poll, slots: Mapping[int, Slot], kept: Kept | None = None
-    ) -> bool:
+    async def _suspend(self, round: Round, output: Poll, kept: Kept | None = None) -> bool:
         """Commit a round that ended in a poll, keep its frames if it was ours to commit, and begin
         the calls that it made, as far as there is room."""
         execution = round.execution
@@ -408,14 +399,14 @@ class Executor:
         try:
             written = await self._commit(round)
         except BaseException:
-            drop({**slots, **frames(output.state)})
+            _let_go(kept, output)
             self.held.release(begins.ids.values())
             raise
         self.held.release([execution.id])
         self.held.release(set(begins.ids.values()) - written.begun)
         if not written.held:
             log.info("%s: another worker's round was faster", execution.id)
-            drop({**slots, **frames(output.state)})
+            _let_go(kept, output)
             return False
         self.probe("committed", execution.id)
         self._keep(round, output, kept)
@@ -445,7 +436,7 @@ class Executor:
             call.kind is Kind.FUNCTION
             and not call.parked
             and not call.options.delay
-            and isinstance(self.registry.find(call.function), Function)
+            and self.registry.runs(call.function)
         )
 
     # -- parts
@@ -583,6 +574,13 @@ class _Loader:
 
     async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.ended_among(ids))
+
+
+def _let_go(kept: Kept | None, output: Poll) -> None:
+    """Drop the frames of a round that was not written, and those that it did not touch."""
+    if kept is not None:
+        drop(kept.slots)
+    drop(frames(output.state))
 
 
 def _begun(id: str, call: CallRequest, caller: Execution, at: datetime) -> Claimed:

@@ -20,7 +20,6 @@ from rowtine.config import Settings
 from rowtine.core import eager
 from rowtine.core.payload import Codec
 from rowtine.errors import DatabaseError
-from rowtine.functions import Function
 from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import (
@@ -287,7 +286,7 @@ class Worker:
 
     def _cannot_take(self, queued: Collection[str]) -> bool:
         """Whether calls of these functions, which are due, have to be told to others."""
-        known = all(isinstance(self.registry.find(name), Function) for name in queued)
+        known = all(map(self.registry.runs, queued))
         return bool(queued) and (not known or self._held.room() == 0)
 
     async def _wait(self) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from rowtine.core.coroutine import Slot
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, Future, RaceFuture, Remaining
 from rowtine.core.phases import Kind
+from rowtine.core.round import frames
 from rowtine.core.state import Coroutine, State
 from rowtine.store.loading import Execution
 
@@ -32,11 +33,7 @@ class Kept:
     @property
     def slots(self) -> Mapping[int, Slot]:
         """Its frames, by coroutine."""
-        return {
-            id: coroutine.coroutine.slot
-            for id, coroutine in self.state.suspended.items()
-            if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
-        }
+        return frames(self.state)
 
 
 class Warm:
@@ -83,13 +80,9 @@ class Warm:
 
 def merged(kept: Kept | None, state: State) -> State:
     """A state as a round left it, with the bodies that were in memory and that it did not touch."""
-    if kept is None:
-        return state
-    suspended = {
-        id: coroutine
-        for id, coroutine in kept.state.suspended.items()
-        if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
-    }
+    suspended = {} if kept is None else {id: kept.state.suspended[id] for id in kept.slots}
+    if not suspended:
+        return state  # it has touched all that there was
     for id, now in state.suspended.items():
         before = suspended.get(id)
         counted = before is not None and now.coroutine is None and now.kind is before.kind
