@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from weakref import WeakValueDictionary
 
 from rowtine import clock
 from rowtine.codec import JsonCodec
@@ -81,7 +82,9 @@ class App(Shared):
         )
         self.registry = Registry()
         self.codec.lookup_function = self.registry.find
-        self._finished = threading.Condition()
+        self._lock = threading.Lock()
+        self._news = WeakValueDictionary[str, threading.Event]()
+        """Of the calls that somebody waits for."""
         self._workers: list[Worker] = []
 
     def __repr__(self) -> str:
@@ -256,14 +259,15 @@ class App(Shared):
         """The async body registered under a name."""
         return self.registry.body(name)
 
-    def wait_for_news(self, seconds: float) -> None:
-        """Wait until a worker of this process has finished something, at most so long."""
-        with self._finished:
-            self._finished.wait(seconds)
+    def news_of(self, id: str) -> threading.Event:
+        """What a worker of this process sets when it has written the outcome of a call. Asked for
+        before looking whether it is there."""
+        with self._lock:
+            return self._news.setdefault(id, threading.Event())
 
-    def _notify(self) -> None:
-        with self._finished:
-            self._finished.notify_all()
+    def _notify(self, id: str) -> None:
+        if (news := self._news.get(id)) is not None:
+            news.set()
 
     def _refuse_other_arguments(self, new: NewCall, first: Accepted) -> None:
         if new.input == first.input:
@@ -326,14 +330,14 @@ class Handle(Generic[R]):
         if running.get() is not None:
             raise UsageError("handle.result() inside an execution: await the call itself")
         deadline = None if timeout is None else clock.monotonic() + timeout
-        pause = _FIRST_LOOK
-        while (settled := self._look()) is None:
+        news, pause = self._app.news_of(self.id), _FIRST_LOOK
+        while (settled := self._look_for(news)) is None:
             if (error := broken()) is not None:
                 raise error
             left = None if deadline is None else deadline - clock.monotonic()
             if left is not None and left <= 0:
                 raise TimeoutError(f"no result of {self.id} within {timeout} s")
-            self._app.wait_for_news(pause if left is None else min(pause, left))
+            news.wait(pause if left is None else min(pause, left))
             pause = min(2 * pause, _LONGEST_LOOK)
         return self._unwrap(settled)
 
@@ -379,6 +383,10 @@ class Handle(Generic[R]):
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_LOOK)
         return self._unwrap(settled)
+
+    def _look_for(self, news: threading.Event) -> Settled | None:
+        news.clear()  # an attempt may have come to no more than another one
+        return self._look()
 
     def _look(self) -> Settled | None:
         schema.check_once(self._app.database)

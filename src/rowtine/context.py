@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from rowtine.core.payload import Codec, Payload
+from rowtine.core.values import value
 from rowtine.errors import UsageError
 
 __all__ = ["Current", "Here", "current", "heartbeat", "here"]
@@ -33,7 +34,7 @@ class Current:
     """What the last heartbeat of the attempts before this one said."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Here:
     """What a worker leaves in the context of the bodies that it runs."""
 

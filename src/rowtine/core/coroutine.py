@@ -256,14 +256,14 @@ def _short(payload: Payload) -> str:
 
 
 class Frame:
-    """A started body: the native coroutine and the one context it lives in."""
+    """A started body: the native coroutine and the one context it lives in, which is its own."""
 
     __slots__ = ("context", "coroutine", "running")
 
     def __init__(
-        self, root: contextvars.Context, codec: Codec, coroutine_id: int = 0, seed: str = ""
+        self, context: contextvars.Context, codec: Codec, coroutine_id: int = 0, seed: str = ""
     ) -> None:
-        self.context = root.copy()
+        self.context = context
         self.running = Running(coroutine_id, seed, lambda asked: record_spawn(asked, codec))
         self.context.run(running.set, self.running)
         self.coroutine: NativeCoroutine[Any, Any, Any] | None = None

@@ -7,16 +7,17 @@ bodies see values. So a warm frame and a rebuilt one see the same thing: what th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
+from rowtine.core.values import value
 from rowtine.errors import RemoteError
 
 Payload = Any
 """A value in the codec's form: JSON text under `JsonCodec`, the value itself under `Identity`."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Arguments:
     """The arguments of one call. `names` are those of the positional ones, for error messages."""
 

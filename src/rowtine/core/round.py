@@ -105,19 +105,22 @@ class OneShotScheduler:
         other.codec = codec
         return other
 
-    async def run(self, input: Input, loader: Loader | None = None) -> Output:
+    async def run(
+        self, input: Input, loader: Loader | None = None, first: Running | None = None
+    ) -> Output:
         """Run one round.
 
         `loader` answers for what a partial state left out; a state of this scheduler's own is
-        whole and needs none. If this task is cancelled, running bodies are cancelled with it and
-        suspended ones are dropped without running any of their code.
+        whole and needs none. `first` is what `begin` has begun. If this task is cancelled, running
+        bodies are cancelled with it and suspended ones are dropped without running any of their
+        code.
         """
-        first: Running | None = None
         try:
-            if input.state is None and self.body is not None:
-                first = self._first_step(self.body, input)
-                if (result := _at_once(first, self.codec)) is not None:
-                    return Exit(result, Changes())
+            if first is None and input.state is None and self.body is not None:
+                begun = self.begin(self.body, input, contextvars.copy_context())
+                if isinstance(begun, CoroutineResult):
+                    return Exit(begun, Changes())
+                first = begun
             state = self._state(input)
         except IncompatibleState as error:
             return Incompatible(str(error))
@@ -131,12 +134,20 @@ class OneShotScheduler:
             await round.abandon()
             raise
 
-    def _first_step(self, body: Body, input: Input) -> Running:
+    def begin(
+        self, body: Body, input: Input, context: contextvars.Context
+    ) -> CoroutineResult | Running:
+        """Let the main body make its first step, in `context`, which becomes its own. What it came
+        to if it has ended in it, as most calls do: that takes no round. Else its first round has
+        begun, and `run` goes on with it."""
         continuation = Continuation(body, input.arguments, began=input.now)
-        frame = Frame(contextvars.copy_context(), self.codec, 0, input.seed)
-        task = eager.start(_steps(frame, continuation, self.codec, None), context=frame.context)
-        main = Coroutine(0, None, continuation)
-        return Running(main, frame, continuation, None, task)
+        frame = Frame(context, self.codec, 0, input.seed)
+        task = eager.start(_steps(frame, continuation, self.codec, None), context=context)
+        if eager.over(task):
+            step = _step_made_by(task)
+            if not isinstance(step, Suspended) and not frame.running.groups:
+                return result_of(0, step, self.codec)
+        return Running(Coroutine(0, None, continuation), frame, continuation, None, task)
 
     def _state(self, input: Input) -> State:
         state: Any = input.state
@@ -302,7 +313,7 @@ class _Round:
         continuation = _body_of(coroutine)
         frame = continuation.slot.take()
         if frame is None:
-            frame = Frame(self.root, self.codec, coroutine.id, self.state.seed)
+            frame = Frame(self.root.copy(), self.codec, coroutine.id, self.state.seed)
         coroutine = self.here.own(coroutine)
         journal = continuation.journal
         if resolved is not None:
@@ -817,17 +828,6 @@ def _decided_together(future: JoinFuture) -> bool:
             return future.first_result is None
         case RaceFuture():
             return False
-
-
-def _at_once(first: Running, codec: Codec) -> CoroutineResult | None:
-    """What a body came to that has ended in its first step, as most calls do: that takes no round.
-    None if there is more to it."""
-    if first.task is None or not eager.over(first.task):
-        return None
-    step = _step_made_by(first.task)
-    if isinstance(step, Suspended) or first.frame.running.groups:
-        return None
-    return result_of(0, step, codec)
 
 
 async def _steps(

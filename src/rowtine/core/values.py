@@ -17,4 +17,4 @@ def value(cls: type[T]) -> type[T]:
     It is not at runtime: a frozen one sets each of its fields by a call of object.__setattr__,
     which makes it four times as slow to build.
     """
-    return dataclass(slots=True, unsafe_hash=True)(cls)
+    return dataclass(slots=True, unsafe_hash="__hash__" not in cls.__dict__)(cls)

@@ -32,6 +32,7 @@ from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Payload
 from rowtine.core.phases import CoroutinePhase, Kind, Phase
 from rowtine.core.status import Status
+from rowtine.core.values import value
 from rowtine.store.dialect import each_of, first_of_each, insert_unless_there
 from rowtine.store.options import options_from_text, options_to_text
 from rowtine.store.outcomes import Settled
@@ -67,7 +68,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class NewCall:
     """A call that somebody outside of any execution asks for."""
 
@@ -85,7 +86,7 @@ class Accepted:
     input: Payload
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Seat:
     """Where a call is waited for: in which run of its caller, by whom, at which place."""
 
@@ -99,7 +100,7 @@ class Seat:
     """Whether its end makes room for the next member of its join."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Claimed:
     """A call that this worker now holds. `claim` fences whatever it comes to."""
 

@@ -32,6 +32,7 @@ from rowtine.core.payload import Codec
 from rowtine.core.phases import WITHDRAWN, Kind, Phase, Resolution
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
+from rowtine.core.values import value
 from rowtine.errors import Cancelled
 from rowtine.functions import fingerprint
 from rowtine.store import signals
@@ -49,7 +50,7 @@ from rowtine.store.workers import Mark
 __all__ = ["Begins", "Committed", "Round", "Writes", "commit"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Begins:
     """The new calls that the worker of a round begins at once: they are inserted claimed."""
 

@@ -124,13 +124,18 @@ def make_engine(url: URL, schema: str, *, pool_size: int = 5) -> Engine:
         event.listen(engine, "connect", _set_pragmas)
         event.listen(engine, "begin", _begin)
     else:
+        driver: Any = url.get_dialect().import_dbapi()
         engine = create_engine(
             url,
             **common,
+            # As the server has them. To translate another style, psycopg takes long statements to
+            # pieces each time.
+            paramstyle="numeric_dollar",
             pool_size=pool_size,
             max_overflow=5,
             isolation_level="READ COMMITTED",
             connect_args={
+                "cursor_factory": driver.RawCursor,
                 "connect_timeout": 10,
                 "application_name": "rowtine",
                 "options": _SESSION,

@@ -13,6 +13,7 @@ from rowtine.errors import DatabaseError
 from rowtine.store.dialect import (
     database_url,
     for_reading,
+    in_one_statement,
     in_words,
     is_transient,
     make_engine,
@@ -77,6 +78,8 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.in_one_statement = in_one_statement(database.engine)
+        """Whether a statement of `at_once` can write all that belongs together."""
         self._connection: Connection | None = None
         self._at_once: Connection | None = None
 

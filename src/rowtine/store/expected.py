@@ -54,9 +54,10 @@ class Expected:
 
     def write(self, connection: Connection) -> Committed | None:
         """Write it, on a connection in autocommit; None if something was not as expected."""
-        rows = {each: self._writes.rows[each] for each in sql.EXPECTED if each in self._writes.rows}
-        statement = _guarded(tuple(rows))
-        documents = {each.parameter: as_document(of) for each, of in rows.items()}
+        rows = self._writes.rows
+        chosen = next(of for of in (*sql.USUAL, sql.EXPECTED) if rows.keys() <= set(of))
+        statement = _guarded(chosen)
+        documents = {each.parameter: as_document(rows.get(each, ())) for each in chosen}
         held, at = tuple(statement.execute(connection, documents | self._fences()).one())
         return self.made(moment_read(at)) if held else None
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
+from rowtine.core.values import value
 from rowtine.errors import RemoteError
 
 __all__ = ["Outcome", "Settled", "error_of", "settled", "tail_of"]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """A value or an error, as the columns hold it. With an error, `output` is for its rebuild."""
 
@@ -34,7 +34,7 @@ class Settled:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Outcome:
     """What one attempt of a call came to, and what follows from it.
 

@@ -547,6 +547,14 @@ EXPECTED: tuple[Each, ...] = (*TOGETHER, COROUTINE_DONE, FUTURE_UPDATE)
 """What may stand in the statement of a batch that goes as expected (`expected`)."""
 
 
+USUAL: tuple[tuple[Each, ...], ...] = (
+    (STATE_UPDATE, CALL_BEGIN, HANDED, MARK),
+    (DONE, MARK),
+)
+"""What stands in most batches: steps of what is on its way, calls that end. A statement of their
+own is worth it; one for each combination would mean to compile and to plan many."""
+
+
 def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:
     """The batches in which these are written."""
     first: dict[Each, Rows] = {each: rows[each] for each in TOGETHER if each in rows}

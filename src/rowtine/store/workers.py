@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, insert, literal, select, update
 
+from rowtine.core.values import value
 from rowtine.store.tables import workers
 from rowtine.store.types import now, seconds_since
 
@@ -24,7 +25,7 @@ class WorkerRow:
     functions: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Mark:
     """A batch of commits: the worker that makes it, and its number."""
 

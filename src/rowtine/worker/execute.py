@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -15,9 +16,11 @@ from rowtine.config import Settings
 from rowtine.context import here
 from rowtine.core import eager
 from rowtine.core.coroutine import Slot
+from rowtine.core.directives import Body
 from rowtine.core.exchange import CallRequest, Exit, Incompatible, Input, Output, Poll
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind
+from rowtine.core.present import Running
 from rowtine.core.results import CoroutineResult
 from rowtine.core.round import OneShotScheduler, frames
 from rowtine.core.state import Coroutine as StateCoroutine
@@ -33,8 +36,9 @@ from rowtine.store.details import told
 from rowtine.store.loading import Execution, Loaded, Rows
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.worker import native
-from rowtine.worker.gateway import NOT_WRITTEN, Gateway, Written
-from rowtine.worker.handoff import End, Handoff, round_input, taken
+from rowtine.worker.committer import NOT_WRITTEN, Written
+from rowtine.worker.gateway import Gateway
+from rowtine.worker.handoff import End, Handoff, Turn, round_input, taken
 from rowtine.worker.heartbeat import beat
 from rowtine.worker.held import Held
 from rowtine.worker.policy import (
@@ -80,7 +84,8 @@ class Executor:
     """Turns claims into commits. Its methods end normally whatever the user's code does; a
     CancelledError means that this worker must give the claim back.
 
-    `begin` is given the calls that a round has made and this worker has claimed with it.
+    `begin` is given the calls that a round has made and this worker has claimed with it; `ended`
+    the ids of calls whose outcome is in the database.
     """
 
     def __init__(
@@ -90,6 +95,7 @@ class Executor:
         held: Held,
         begin: Callable[[Claimed], None],
         spawn: Callable[[str, Coroutine[Any, Any, None]], None],
+        ended: Callable[[str], None],
     ) -> None:
         self.worker = setup.worker
         self.registry = setup.registry
@@ -101,12 +107,13 @@ class Executor:
         self.held = held
         self.begin = begin
         self.spawn = spawn
+        self.ended = ended
         self.threads = Threads()
         self.warm = Warm(self.settings.warm)
         self.handoff = Handoff(
             self.warm,
             self.settings.poll_max_results,
-            lambda kept, ends: spawn(kept.execution.id, self._turn(kept, ends)),
+            lambda turn: spawn(turn.kept.execution.id, self._turns(turn)),
         )
         self._schedulers: dict[str, OneShotScheduler] = {}
         self.stands: dict[str, tuple[int, int]] = {}
@@ -116,28 +123,47 @@ class Executor:
 
     # -- a claimed call
 
-    async def call(self, claimed: Claimed) -> None:
-        """Run one attempt of a call up to its outcome, or up to its first suspension."""
+    def start(self, claimed: Claimed) -> None:
+        """Run one attempt of a call up to its outcome, or up to its first suspension. What ends at
+        its first step, as most calls do, needs no task."""
         function = self.registry.function(claimed.function)
         retry = retry_of(claimed, function)
         error = interrupted(claimed.attempt, retry)
         if error is not None:
-            await self._record(claimed, function, failure(error, self.codec))
+            self._record(claimed, function, failure(error, self.codec))
             return
-        self._enter(claimed)
         if runs_at_most_once(retry):
             self.spent.add(claimed.id)
-        if function.is_async:
-            await self._first_round(claimed, function)
+        context = contextvars.copy_context()
+        context.run(self._enter, claimed)
+        if function.body is None:
+            context.run(self.spawn, claimed.id, self._run_sync(claimed, function))
+        elif timeout_of(claimed, function) is None:
+            self._begin(claimed, function, function.body, context)
         else:
-            await self._record(claimed, function, await self._run_sync(claimed, function))
-        self.spent.discard(claimed.id)
+            self.probe("running", claimed.id)
+            first = self._first_round(claimed, function, _first_input(claimed))
+            context.run(self.spawn, claimed.id, first)
+
+    def _begin(
+        self,
+        claimed: Claimed,
+        function: Function[..., Any],
+        body: Body,
+        context: contextvars.Context,
+    ) -> None:
+        self.probe("running", claimed.id)
+        input = _first_input(claimed)
+        begun = self._scheduler(function).begin(body, input, context.copy())
+        if isinstance(begun, Running):
+            rest = self._first_round(claimed, function, input, begun)
+            context.run(self.spawn, claimed.id, rest)
+        else:
+            self._record(claimed, function, begun)
 
     def _enter(self, attempted: Claimed | Execution) -> None:
         """Tell what runs in this task which call it runs for."""
         held, lease = (attempted.id, attempted.claim), self.settings.lease
-        if isinstance(attempted, Execution):
-            self.stands[attempted.id] = attempted.stand
 
         def renew(details: str | None) -> bool:
             # A body keeps the context of its first round.
@@ -146,7 +172,10 @@ class Executor:
 
         here.set(told(attempted, self.codec, renew))
 
-    async def _run_sync(self, claimed: Claimed, function: Function[..., Any]) -> CoroutineResult:
+    async def _run_sync(self, claimed: Claimed, function: Function[..., Any]) -> None:
+        self._record(claimed, function, await self._in_a_thread(claimed, function))
+
+    async def _in_a_thread(self, claimed: Claimed, function: Function[..., Any]) -> CoroutineResult:
         def body() -> CoroutineResult:
             # Everything that user code can raise ends here, sys.exit included.
             try:
@@ -182,46 +211,47 @@ class Executor:
 
         future.add_done_callback(ended)
 
-    async def _first_round(self, claimed: Claimed, function: Function[..., Any]) -> None:
-        self.probe("running", claimed.id)
-        execution = Execution(
-            id=claimed.id,
-            function=claimed.function,
-            run=claimed.run,
-            seen_round=None,
-            claim=claimed.claim,
-            attempt=claimed.attempt,
-            root_id=claimed.root_id,
-            caller_id=claimed.caller_id,
-            failing_for=claimed.failing_for,
-            began=claimed.began,
-            now=claimed.began,
-            options=claimed.options,
-            deadline=claimed.deadline,
-            details=claimed.details,
-            seat=claimed.seat,
-        )
-        input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
-        output, seconds = await self._run(function, execution, input, None)
+    async def _first_round(
+        self,
+        claimed: Claimed,
+        function: Function[..., Any],
+        input: Input,
+        begun: Running | None = None,
+    ) -> None:
+        execution = _execution(claimed)
+        output, seconds = await self._run(function, execution, input, None, begun)
         self.probe("round", execution.id)
         match output:
             case Poll():
                 self.held.committing.add(claimed.id)
                 await self._suspend(Round(execution, output, None, seconds), output)
+                self.spent.discard(claimed.id)
             case Exit():
-                await self._record(claimed, function, output.result)
+                self._record(claimed, function, output.result)
             case Incompatible():
                 error = DecodeError(output.message)
-                await self._record(claimed, function, failure(error, self.codec))
+                self._record(claimed, function, failure(error, self.codec))
 
-    async def _record(
+    def _record(
         self, claimed: Claimed, function: Function[..., Any], result: CoroutineResult
     ) -> None:
         self.probe("ran", claimed.id)
         self.held.committing.add(claimed.id)
         outcome = self._conclude(claimed, claimed.claim, function, result)
         if self.handoff.offer(outcome, outcome, claimed.seat, self._told) is None:
-            self._recorded(claimed.id, (await self._commit(outcome)).held)
+            written = self.gateway.commit(outcome)
+            written.add_done_callback(lambda written: self._answered(outcome, written))
+
+    def _answered(self, outcome: Outcome, written: asyncio.Future[Written]) -> None:
+        if written.cancelled():
+            return  # the loop ends
+        if isinstance(error := written.exception(), Exception):
+            self.spawn(outcome.id, self._record_refused(outcome, error))
+        else:
+            self._recorded(outcome.id, written.result().held)
+
+    async def _record_refused(self, outcome: Outcome, error: Exception) -> None:
+        self._recorded(outcome.id, (await self._refused(outcome, error)).held)
 
     def _told(self, end: End, written: bool | None) -> None:
         """An outcome was written with the round of its caller; or it was not, and is alone."""
@@ -244,6 +274,8 @@ class Executor:
         else:
             log.warning("%s: the outcome came too late, the call is no longer ours", id)
         self.held.release([id])
+        self.spent.discard(id)
+        self.ended(id)
 
     async def _end(self, round: Round, outcome: Outcome) -> bool:
         """Write the last round of an execution, with the next one of its caller if that is warm
@@ -267,24 +299,37 @@ class Executor:
 
     # -- a warm execution
 
-    async def _turn(self, kept: Kept, ends: Sequence[End]) -> None:
-        """Run the next round of a warm execution, with what has ended here."""
-        after = self.handoff.over
-        try:
-            await self._take_turn(kept, ends)
-        except asyncio.CancelledError:
-            after = self.handoff.takes_long  # for ever: what it has claimed is given back
-            raise
-        finally:
-            for end in ends:
-                end.written(None)
-            after(kept.execution.id)
+    async def _turns(self, turn: Turn | None) -> None:
+        """Run the next round of a warm execution with what has ended here, and so on, as long as
+        the calls that a round makes end at once."""
+        entered: Execution | None = None
+        while turn is not None:
+            execution = turn.kept.execution
+            if execution is not entered:
+                entered = execution
+                self._enter(execution)
+            try:
+                await self._take_turn(turn.kept, turn.ends)
+            except asyncio.CancelledError:
+                # For ever: what it has claimed is given back.
+                self._over(turn, self.handoff.takes_long)
+                raise
+            except BaseException:
+                if (turn := self._over(turn, self.handoff.over)) is not None:
+                    self.spawn(execution.id, self._turns(turn))
+                raise
+            turn = self._over(turn, self.handoff.over)
+
+    def _over(self, turn: Turn, after: Callable[[str], Turn | None]) -> Turn | None:
+        for end in turn.ends:
+            end.written(None)
+        return after(turn.kept.execution.id)
 
     async def _take_turn(self, kept: Kept, ends: Sequence[End]) -> None:
         execution = kept.execution
         execution.now = self.gateway.now(execution.now)
         function = self.registry.function(execution.function)
-        self._enter(execution)
+        self.stands[execution.id] = execution.stand
         body = self.registry.body
         loader = _Loader(self.gateway, lambda c: Rows(c, body, execution, None, kept.slots))
         input = round_input(kept, ends, execution.now)
@@ -360,6 +405,7 @@ class Executor:
     async def _later_round(self, loaded: Loaded, kept: Kept | None) -> None:
         execution = loaded.execution
         function = self.registry.function(execution.function)
+        self.stands[execution.id] = execution.stand
         self._enter(execution)
         loader = _Loader(self.gateway, lambda c: replace(loaded.rows, connection=c))
         output, seconds = await self._run(function, execution, loaded.input, loader)
@@ -389,6 +435,7 @@ class Executor:
         held = await self._end(Round(execution, output, outcome, seconds, given), outcome)
         if held:
             self.probe("committed", execution.id)
+            self.ended(execution.id)
         return held
 
     async def _suspend(self, round: Round, output: Poll, kept: Kept | None = None) -> bool:
@@ -470,16 +517,21 @@ class Executor:
         try:
             return await self.gateway.commit(item)
         except RejectedError as error:
-            if isinstance(item, Round) and item.taken:
-                return NOT_WRITTEN  # each part by itself: then it shows which one it is
-            log.exception("the database refused what a call came to")
-            refused = settled(failure(error, self.codec), self.codec)
-            if isinstance(item, Outcome):
-                return await self.gateway.commit(replace(item, settled=refused))
-            execution = item.execution
-            outcome = Outcome(execution.id, None, execution.caller_id, refused)
-            over = Exit(failure(error, self.codec))
-            return await self.gateway.commit(Round(execution, over, outcome))
+            return await self._refused(item, error)
+
+    async def _refused(self, item: Round | Outcome, error: Exception) -> Written:
+        if not isinstance(error, RejectedError):
+            raise error
+        if isinstance(item, Round) and item.taken:
+            return NOT_WRITTEN  # each part by itself: then it shows which one it is
+        log.error("the database refused what a call came to", exc_info=error)
+        refused = settled(failure(error, self.codec), self.codec)
+        if isinstance(item, Outcome):
+            return await self.gateway.commit(replace(item, settled=refused))
+        execution = item.execution
+        outcome = Outcome(execution.id, None, execution.caller_id, refused)
+        over = Exit(failure(error, self.codec))
+        return await self.gateway.commit(Round(execution, over, outcome))
 
     def _scheduler(self, function: Function[..., Any]) -> OneShotScheduler:
         made = self._schedulers.get(function.name)
@@ -500,6 +552,7 @@ class Executor:
         execution: Execution,
         input: Input,
         loader: _Loader | None,
+        begun: Running | None = None,
     ) -> tuple[Output, float]:
         """Run one round, within what is left of the attempt's running time; with the seconds that
         the attempt has been running."""
@@ -509,7 +562,7 @@ class Executor:
         timeout = timeout_of(execution, function)
         output: Output | None
         if timeout is None:
-            output = await scheduler.run(input, loader)
+            output = await scheduler.run(input, loader, begun)
         else:
             left = max(0.0, timeout - execution.running_seconds)
             output = await _within(left, scheduler.run(input, loader))
@@ -574,6 +627,31 @@ class _Loader:
 
     async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:
         return await self._read(lambda rows: rows.ended_among(ids))
+
+
+def _first_input(claimed: Claimed) -> Input:
+    return Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
+
+
+def _execution(claimed: Claimed) -> Execution:
+    """What a claimed call is in its first round."""
+    return Execution(
+        id=claimed.id,
+        function=claimed.function,
+        run=claimed.run,
+        seen_round=None,
+        claim=claimed.claim,
+        attempt=claimed.attempt,
+        root_id=claimed.root_id,
+        caller_id=claimed.caller_id,
+        failing_for=claimed.failing_for,
+        began=claimed.began,
+        now=claimed.began,
+        options=claimed.options,
+        deadline=claimed.deadline,
+        details=claimed.details,
+        seat=claimed.seat,
+    )
 
 
 def _let_go(kept: Kept | None, output: Poll) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from rowtine.core.exchange import Input
 from rowtine.core.futures import CallFuture
@@ -23,7 +24,7 @@ from rowtine.store.committing import Round
 from rowtine.store.outcomes import Outcome, error_of
 from rowtine.worker.warm import Kept, Warm
 
-__all__ = ["End", "Handoff", "round_input", "taken"]
+__all__ = ["End", "Handoff", "Turn", "round_input", "taken"]
 
 
 @dataclass(slots=True, eq=False)
@@ -59,10 +60,17 @@ class End:
             self.waited_for.set_result(held)
 
 
+class Turn(NamedTuple):
+    """The next round of a warm execution, and the ends that it is given."""
+
+    kept: Kept
+    ends: Sequence[End]
+
+
 class Handoff:
     """Who has to hear of which ends. Used by the loop alone."""
 
-    def __init__(self, warm: Warm, most: int, begin: Callable[[Kept, Sequence[End]], None]) -> None:
+    def __init__(self, warm: Warm, most: int, begin: Callable[[Turn], None]) -> None:
         self._warm = warm
         self._most = most
         self._begin = begin
@@ -89,7 +97,7 @@ class Handoff:
             return None
         elif caller not in self._waiting:
             # What else ends in this pass of the loop goes with it.
-            asyncio.get_running_loop().call_soon(self._next, caller)
+            asyncio.get_running_loop().call_soon(self._start, caller)
         end = End(what, outcome, seat, tell)
         self._waiting.setdefault(caller, []).append(end)
         return end
@@ -107,22 +115,26 @@ class Handoff:
         self._busy[execution_id] = True
         self._refuse(execution_id)
 
-    def over(self, execution_id: str) -> None:
-        """A turn is over: the next one begins, if there is something for it."""
+    def over(self, execution_id: str) -> Turn | None:
+        """A turn is over: the next one, if there is something for it."""
         self._busy.pop(execution_id, None)
-        if (claimed := self._claimed.pop(execution_id, None)) is not None:
-            self._refuse(execution_id)
-            claimed(execution_id)
-        elif execution_id in self._waiting:
-            self._next(execution_id)
+        if (claimed := self._claimed.pop(execution_id, None)) is None:
+            return self._next(execution_id)
+        self._refuse(execution_id)
+        claimed(execution_id)
+        return None
 
-    def _next(self, execution_id: str) -> None:
-        if execution_id in self._busy or execution_id not in self._waiting:
-            return
+    def _start(self, execution_id: str) -> None:
+        if execution_id not in self._busy and (turn := self._next(execution_id)) is not None:
+            self._begin(turn)
+
+    def _next(self, execution_id: str) -> Turn | None:
+        if execution_id not in self._waiting:
+            return None
         kept = self._warm.take(execution_id)
         if kept is None:
             self._refuse(execution_id)
-            return
+            return None
         fit: list[End] = []
         for end in self._waiting.pop(execution_id):
             if _waits(kept, end.seat):
@@ -134,9 +146,9 @@ class Handoff:
             self._waiting[execution_id] = later
         if not ends:
             self._warm.keep(kept.execution, kept.state)
-            return
+            return None
         self._busy[execution_id] = False
-        self._begin(kept, ends)
+        return Turn(kept, ends)
 
     def _refuse(self, execution_id: str) -> None:
         for end in self._waiting.pop(execution_id, ()):

@@ -68,7 +68,7 @@ class Worker:
         version: str | None = None,
         settings: Settings | None = None,
         probe: Probe = SILENT,
-        notify: Callable[[], None] = lambda: None,
+        notify: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.id = clock.new_id()
         self.database = database
@@ -106,9 +106,9 @@ class Worker:
         setup = Setup(self.id, self.registry, self.codec, self.settings, self.version, self.probe)
 
         def begin(call: Claimed) -> None:
-            self._spawn(call.id, executor.call(call))
+            self._start(executor, call)
 
-        executor = Executor(setup, gateway, self._held, begin, self._spawn)
+        executor = Executor(setup, gateway, self._held, begin, self._spawn, self.notify)
         lease = self.settings.lease
         watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
         heartbeat = Heartbeat(
@@ -237,7 +237,18 @@ class Worker:
         for call in claimed:
             self._held.calls[call.id] = call.claim
             self._held.committing.discard(call.id)
-            self._spawn(call.id, executor.call(call))
+            self._start(executor, call)
+
+    def _start(self, executor: Executor, call: Claimed) -> None:
+        try:
+            executor.start(call)
+        except Exception as error:
+            self._broken(call.id, error)
+        self._over(call.id)
+
+    def _broken(self, id: str, error: BaseException) -> None:
+        log.error("%s could not be run", id, exc_info=error)
+        self._held.release([id])
 
     def _round(self, executor: Executor, id: str) -> None:
         self._held.release([id])  # it has suspended, whether its task has heard or not
@@ -261,8 +272,7 @@ class Worker:
             if task.cancelled():
                 return  # still held: given back at the end
             if (error := task.exception()) is not None:
-                log.error("%s could not be run", id, exc_info=error)
-                self._held.release([id])
+                self._broken(id, error)
             self._over(id)
 
         task.add_done_callback(done)
@@ -271,7 +281,6 @@ class Worker:
         self._held.rounds.discard(id)
         if self._more:
             self._wake.set()
-        self.notify()
 
     def _heard(self, committed: Committed) -> None:
         """A batch was committed: is there more to do?"""

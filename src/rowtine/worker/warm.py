@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from rowtine.core.coroutine import Slot
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, Future, RaceFuture, Remaining
 from rowtine.core.phases import Kind
 from rowtine.core.round import frames
 from rowtine.core.state import Coroutine, State
+from rowtine.core.values import value
 from rowtine.store.loading import Execution
 
 __all__ = ["Kept", "Warm", "drop", "merged"]
@@ -23,7 +24,7 @@ _SMALL = 100
 """Members up to which the results of a join are kept, and not read again when it is ready."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Kept:
     """A suspended execution, as its last round left it."""
 

@@ -1,0 +1,226 @@
+"""The committer: rounds and outcomes are written in batches. While one batch is being committed,
+the next one gathers: no timer, nothing to tune.
+
+The event loop has no part in it between two batches. A pass of the loop may run a hundred bodies;
+what the first of them came to is on its way while the others run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, cast
+
+from rowtine import clock
+from rowtine.core.payload import Codec
+from rowtine.store import Connection, TransientError, Writer, committing, workers
+from rowtine.store.committing import Committed, Round
+from rowtine.store.each import moment
+from rowtine.store.expected import Expected, expected
+from rowtine.store.notices import announce
+from rowtine.store.outcomes import Outcome
+from rowtine.worker.policy import backoff
+
+__all__ = ["NOT_WRITTEN", "Committer", "Written"]
+
+log = logging.getLogger("rowtine")
+
+
+class Written(NamedTuple):
+    """What became of a round or an outcome."""
+
+    held: bool
+    """Whether its fence held. If not, nothing was written."""
+    at: datetime
+    """When, by the database's clock."""
+    begun: set[str]
+    """The calls of this batch that begin at once."""
+
+
+NOT_WRITTEN = Written(held=False, at=datetime.min.replace(tzinfo=UTC), begun=set())
+
+
+@dataclass(slots=True, eq=False)
+class _Intent:
+    """A round or an outcome on its way to a commit."""
+
+    item: Round | Outcome
+    written: asyncio.Future[Written]
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """What is committed together, and what is known of the tries to do so."""
+
+    intents: Sequence[_Intent]
+    mark: workers.Mark | None
+    failures: int = 0
+    plain: Expected | None = None
+    done: Committed | None = None
+    unheard: bool = False
+    """Whether a try ended without a reply: it may have been committed."""
+    rounds: list[_Intent] = field(init=False)
+    outcomes: list[_Intent] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rounds = [each for each in self.intents if isinstance(each.item, Round)]
+        self.outcomes = [each for each in self.intents if isinstance(each.item, Outcome)]
+
+    def items(self) -> tuple[list[Any], list[Any]]:
+        return [each.item for each in self.rounds], [each.item for each in self.outcomes]
+
+
+class Committer:
+    """Commits what it is given, one batch after the other, in the one `thread` that writes.
+
+    `worker` has a row in which each batch leaves its number. `heard` is told what was committed, on
+    the event loop; `for_others` says whether other workers have to be told that calls of these
+    functions are due.
+    """
+
+    def __init__(
+        self,
+        thread: ThreadPoolExecutor,
+        connection: Writer,
+        codec: Codec,
+        worker: str | None,
+        heard: Callable[[Committed], None],
+        for_others: Callable[[Collection[str]], bool],
+    ) -> None:
+        self._thread = thread
+        self._connection = connection
+        self._codec = codec
+        self._worker = worker
+        self._heard = heard
+        self._for_others = for_others
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._waiting: list[_Intent] = []
+        self._alone: deque[_Intent] = deque()
+        """Those of a batch that failed: one of them cannot be written, and alone it fails alone."""
+        self._busy = False
+        self._open: set[_Intent] = set()
+        self._drained = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def commit(self, item: Round | Outcome) -> asyncio.Future[Written]:
+        """Commit a round or an outcome, together with whatever else waits.
+
+        The commit itself is not cancelled with the caller: it is on its way.
+        """
+        intent = _Intent(item, self._loop.create_future())
+        self._open.add(intent)
+        with self._lock:
+            self._waiting.append(intent)
+            busy, self._busy = self._busy, True
+        if not busy:
+            self._thread.submit(self._next)
+        return intent.written
+
+    async def drained(self) -> None:
+        """Wait until nothing is left to commit."""
+        while self._open:
+            self._drained.clear()
+            await self._drained.wait()
+
+    # -- in the thread
+
+    def _next(self) -> None:
+        with self._lock:
+            if self._alone:
+                taken = [self._alone.popleft()]
+            else:
+                taken, self._waiting = self._waiting, []
+        mark = None if self._worker is None else workers.Mark(self._worker, next(self._numbers))
+        self._try(_Batch(taken, mark))
+
+    def _try(self, batch: _Batch) -> None:
+        try:
+            committed = self._write(batch)
+        except TransientError as error:
+            batch.failures += 1
+            log.warning("%s (try %d)", error, batch.failures)
+            self._on_the_loop(self._later, batch)
+            return
+        except Exception as error:  # whatever it was, nobody may wait for ever
+            if len(batch.intents) > 1:
+                self._alone.extend(batch.intents)
+            else:
+                self._on_the_loop(self._failed, batch.intents[0], error)
+        else:
+            self._on_the_loop(self._done, batch, committed)
+        with self._lock:
+            self._busy = bool(self._alone or self._waiting)
+        if self._busy:
+            self._thread.submit(self._next)  # after whoever else waits for this thread
+
+    def _write(self, batch: _Batch) -> Committed:
+        rounds, outcomes = batch.items()
+        if self._connection.in_one_statement and batch.failures == 0:
+            batch.plain = expected(self._codec, rounds, outcomes, batch.mark)
+            if batch.plain is not None:
+                batch.unheard = True
+                if (made := self._write_in_one(batch.plain)) is not None:
+                    return made
+                batch.unheard = False
+
+        def tell(connection: Connection) -> None:
+            if batch.done is not None and self._for_others(batch.done.queued):
+                announce(connection)
+
+        with self._connection.writing(tell) as connection:
+            if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
+                # Only the reply to its COMMIT was lost.
+                return batch.done or cast(Expected, batch.plain).made(moment(connection))
+            batch.unheard = True
+            batch.done = committing.commit(connection, self._codec, rounds, outcomes, batch.mark)
+            return batch.done
+
+    def _write_in_one(self, plain: Expected) -> Committed | None:
+        """Write a batch in one statement; None if it was not as expected."""
+        with self._connection.at_once() as connection:
+            made = plain.write(connection)
+            if made is not None and self._for_others(made.queued):
+                announce(connection)
+            return made
+
+    def _on_the_loop(self, call: Callable[..., None], *args: Any) -> None:
+        with suppress(RuntimeError):  # it has closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *args)
+
+    # -- on the loop
+
+    def _later(self, batch: _Batch) -> None:
+        """Try again, after a while: the database is away. So is it for those who wait meanwhile."""
+        pause = backoff(batch.failures, clock.jitter())
+        self._loop.call_later(pause, self._thread.submit, self._try, batch)
+
+    def _done(self, batch: _Batch, committed: Committed) -> None:
+        for intents, held in (
+            (batch.rounds, committed.held),
+            (batch.outcomes, committed.recorded),
+        ):
+            for intent, holds in zip(intents, held, strict=True):
+                self._open.discard(intent)
+                if not intent.written.done():
+                    intent.written.set_result(Written(holds, committed.at, committed.begun))
+        self._heard(committed)
+        self._look_whether_drained()
+
+    def _failed(self, intent: _Intent, error: Exception) -> None:
+        self._open.discard(intent)
+        if not intent.written.done():
+            intent.written.set_exception(error)
+        self._look_whether_drained()
+
+    def _look_whether_drained(self) -> None:
+        if not self._open:
+            self._drained.set()
