@@ -16,7 +16,7 @@ import rowtine
 from acceptance.support import rows, wait_until
 from databases import query
 from rowtine.store import calls, loading
-from rowtine.worker.execute import Executor
+from rowtine.worker.turns import Turns
 
 NewApp = Callable[..., rowtine.App]
 
@@ -246,15 +246,15 @@ def test_a_turn_that_cannot_be_run_leaves_its_execution_to_a_round_that_reads(
     """Whatever broke in it: its ends are written alone, and nobody waits for ever."""
     caplog.set_level(logging.CRITICAL, "rowtine")
     app = define(plain_app())
-    take_turn, broken = Executor._take_turn, []
+    take_one, broken = Turns._take_one, []
 
-    async def breaks(self: Executor, kept: Any, ends: Any) -> None:
+    async def breaks(self: Turns, kept: Any, ends: Any) -> None:
         if len(broken) < 2:
             broken.append(kept.execution.id)
             raise RuntimeError("out of order")
-        await take_turn(self, kept, ends)
+        await take_one(self, kept, ends)
 
-    monkeypatch.setattr(Executor, "_take_turn", breaks)
+    monkeypatch.setattr(Turns, "_take_one", breaks)
     result, _ = run(app, "chain", 6)
 
     assert result == 6

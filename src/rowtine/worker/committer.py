@@ -201,7 +201,7 @@ class Committer:
     def _later(self, batch: _Batch) -> None:
         """Try again, after a while: the database is away. So is it for those who wait meanwhile."""
         pause = backoff(batch.failures, clock.jitter())
-        self._loop.call_later(pause, self._thread.submit, self._try, batch)
+        self._loop.call_later(pause, lambda: self._thread.submit(self._try, batch))
 
     def _done(self, batch: _Batch, committed: Committed) -> None:
         for intents, held in (

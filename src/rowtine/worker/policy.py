@@ -28,6 +28,7 @@ __all__ = [
     "room",
     "runs_at_most_once",
     "tail_call",
+    "timed_out",
     "timeout_of",
 ]
 
@@ -125,6 +126,11 @@ def _unfit_tail(call: Call[Any]) -> Exception | None:
     if call.options.key is None and call.options.deadline is None:
         return None
     return UsageError(f"a tail call keeps the key and the deadline of its call: {call!r} has own")
+
+
+def timed_out(function: str, timeout: float | None) -> TimeoutError:
+    """The error of an attempt that has run for too long."""
+    return TimeoutError(f"{function} ran for longer than its timeout of {timeout} s")
 
 
 def interrupted(attempt: int, retry: Retry) -> Interrupted | None:

@@ -1,0 +1,281 @@
+"""Rounds as a worker runs them: what any round is run with, and what is written of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from rowtine import clock, quiet
+from rowtine.config import Settings
+from rowtine.context import here
+from rowtine.core import eager
+from rowtine.core.exchange import CallRequest, Exit, Incompatible, Input, Output, Poll
+from rowtine.core.payload import Codec
+from rowtine.core.phases import Kind
+from rowtine.core.present import Running
+from rowtine.core.round import OneShotScheduler, frames
+from rowtine.core.state import Loader
+from rowtine.functions import Function
+from rowtine.probes import Probe
+from rowtine.registry import Registry
+from rowtine.store import rounds as claims
+from rowtine.store.calls import Claimed, Seat
+from rowtine.store.committing import Begins, Round
+from rowtine.store.details import told
+from rowtine.store.loading import Execution
+from rowtine.store.outcomes import Outcome
+from rowtine.worker import native
+from rowtine.worker.ends import Ends
+from rowtine.worker.gateway import Gateway
+from rowtine.worker.heartbeat import beat
+from rowtine.worker.held import Held
+from rowtine.worker.policy import conclude, failure, retry_of, timed_out, timeout_of
+from rowtine.worker.warm import Kept, Warm, drop, merged
+
+__all__ = ["Rounds", "Setup"]
+
+T = TypeVar("T")
+
+_NOTHING: Mapping[int, Outcome | Round] = {}
+
+log = logging.getLogger("rowtine")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a worker runs, and as whom."""
+
+    worker: str
+    registry: Registry
+    codec: Codec
+    settings: Settings
+    version: str | None
+    probe: Probe
+
+
+class Rounds:
+    """Runs rounds and writes what they come to. `begin` is given the calls that a round has made
+    and this worker has claimed with it."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        gateway: Gateway,
+        held: Held,
+        warm: Warm,
+        ends: Ends,
+        begin: Callable[[Claimed], None],
+    ) -> None:
+        self._setup = setup
+        self._gateway = gateway
+        self._held = held
+        self._warm = warm
+        self._ends = ends
+        self._begin = begin
+        self._schedulers: dict[str, OneShotScheduler] = {}
+        self._stands: dict[str, tuple[int, int]] = {}
+        """Where the executions stand whose next round runs here."""
+
+    # -- running
+
+    def enter(self, attempted: Claimed | Execution) -> None:
+        """Tell what runs in this context which call it runs for."""
+        held, lease = (attempted.id, attempted.claim), self._setup.settings.lease
+
+        def renew(details: str | None) -> bool:
+            # A body keeps the context of its first round.
+            stand = self._stands.get(attempted.id)
+            return beat(self._gateway.database, held, stand, self._setup.worker, lease, details)
+
+        here.set(told(attempted, self._setup.codec, renew))
+
+    def scheduler(self, function: Function[..., Any]) -> OneShotScheduler:
+        made = self._schedulers.get(function.name)
+        if made is None or made.entry_point is not function:
+            settings = self._setup.settings
+            made = self._schedulers[function.name] = OneShotScheduler(
+                function,
+                version=self._setup.version,
+                poll_min_results=settings.poll_min_results,
+                poll_max_results=settings.poll_max_results,
+                poll_max_wait_seconds=settings.poll_max_wait_seconds,
+                codec=self._setup.codec,
+            )
+        return made
+
+    async def run(
+        self,
+        function: Function[..., Any],
+        execution: Execution,
+        input: Input,
+        loader: Loader | None = None,
+        begun: Running | None = None,
+    ) -> tuple[Output, float]:
+        """Run one round, within what is left of the attempt's running time; with the seconds that
+        the attempt has been running."""
+        scheduler = self.scheduler(function)
+        quiet.install()
+        if execution.seen_round is not None:
+            self._stands[execution.id] = execution.stand
+        began = clock.monotonic()
+        timeout = timeout_of(execution, function)
+        output: Output | None
+        if timeout is None:
+            output = await scheduler.run(input, loader, begun)
+        else:
+            left = max(0.0, timeout - execution.running_seconds)
+            output = await _within(left, scheduler.run(input, loader, begun))
+            if output is None:
+                error = timed_out(function.name, timeout)
+                output = Exit(failure(error, self._setup.codec))
+        if isinstance(output, Poll):
+            native.report(function.name, output.native)
+        return output, execution.running_seconds + clock.monotonic() - began
+
+    # -- what it came to
+
+    async def end(
+        self,
+        execution: Execution,
+        function: Function[..., Any],
+        output: Output,
+        seconds: float,
+        kept: Kept | None,
+        given: Mapping[int, Outcome | Round] = _NOTHING,
+    ) -> bool:
+        """Write a round that has run, and what it was `given`; whether its fence held. `kept` is
+        what was warm of its execution."""
+        self._stands.pop(execution.id, None)
+        self._setup.probe("round", execution.id)
+        if isinstance(output, Poll):
+            round = Round(execution, output, None, seconds, given)
+            return await self.suspend(round, output, kept)
+        if kept is not None:
+            drop(kept.slots)
+        if isinstance(output, Incompatible):
+            await self.hold(execution.id, output.message)
+            return False
+        outcome = conclude(
+            execution,
+            None,
+            output.result,
+            retry=retry_of(execution, function),
+            jitter=clock.jitter,
+            codec=self._setup.codec,
+        )
+        round = Round(execution, output, outcome, seconds, given)
+        return await self._ends.record_last(round, outcome)
+
+    async def suspend(self, round: Round, output: Poll, kept: Kept | None = None) -> bool:
+        """Commit a round that ended in a poll, keep its frames if it was ours to commit, and begin
+        the calls that it made, as far as there is room."""
+        execution = round.execution
+        begins = round.begins = self._begins(output)
+        try:
+            written = await self._ends.commit(round)
+        except BaseException:
+            _let_go(kept, output)
+            self._held.release(begins.ids.values())
+            raise
+        self._held.release([execution.id])
+        self._held.release(set(begins.ids.values()) - written.begun)
+        if not written.held:
+            log.info("%s: another worker's round was faster", execution.id)
+            _let_go(kept, output)
+            return False
+        self._setup.probe("committed", execution.id)
+        self._keep(round, output, kept)
+        self._held.coming -= written.begun
+        for call in output.calls:
+            if (id := begins.ids.get(call.call_id)) is not None and id in written.begun:
+                self._begin(_begun(id, call, execution, written.at))
+        return True
+
+    async def hold(self, execution_id: str, message: str) -> None:
+        """Leave an execution as it is, which does not fit this code."""
+        log.error("%s does not fit this code and is left as it is: %s", execution_id, message)
+        worker, seconds = self._setup.worker, self._setup.settings.hold
+        await self._gateway.write(
+            lambda connection: claims.hold(connection, worker, execution_id, message, seconds)
+        )
+
+    def _keep(self, round: Round, output: Poll, kept: Kept | None) -> None:
+        execution = round.execution
+        execution.seen_round = (execution.seen_round or 0) + 1
+        execution.held = False
+        execution.running_seconds = round.running_seconds
+        self._warm.keep(execution, merged(kept, output.state))
+
+    def _begins(self, output: Poll) -> Begins:
+        """The calls of a round that begin at once: those that can, as far as there is room."""
+        room = self._held.room()
+        ready = (call.call_id for call in output.calls if self._can_begin(call))
+        ids = {call_id: clock.new_id() for call_id in itertools.islice(ready, room)}
+        self._held.take(ids.values())
+        return Begins(self._setup.worker, self._setup.settings.lease, ids)
+
+    def _can_begin(self, call: CallRequest) -> bool:
+        return (
+            call.kind is Kind.FUNCTION
+            and not call.parked
+            and not call.options.delay
+            and self._setup.registry.runs(call.function)
+        )
+
+
+async def _within(seconds: float, run: Coroutine[Any, Any, T]) -> T | None:
+    """What it comes to within that time; None if it takes longer, and then it is stopped."""
+    task = eager.start(run)
+    try:
+        await asyncio.wait([task], timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait([task])
+        raise
+    if task.done():
+        return task.result()
+    task.cancel()
+    await asyncio.wait([task])
+    return None
+
+
+def _let_go(kept: Kept | None, output: Poll) -> None:
+    """Drop the frames of a round that was not written, and those that it did not touch."""
+    if kept is not None:
+        drop(kept.slots)
+    drop(frames(output.state))
+
+
+def _begun(id: str, call: CallRequest, caller: Execution, at: datetime) -> Claimed:
+    """A call that was inserted as claimed, as a claim would have found it."""
+    deadline = call.options.deadline
+    if deadline is not None and not isinstance(deadline, datetime):
+        deadline = at + timedelta(seconds=deadline)
+    return Claimed(
+        id=id,
+        claim=1,
+        function=call.function,
+        input=call.input,
+        attempt=1,
+        run=0,
+        caller_id=caller.id,
+        root_id=caller.root_id,
+        failing_for=0.0,
+        began=at,
+        deadline=deadline,
+        options=call.options,
+        seat=Seat(
+            caller.run,
+            call.coroutine_id,
+            call.seq,
+            call.call_id,
+            call.parent_id,
+            call.serves,
+            limited=call.parked is not None,
+        ),
+    )
