@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 from weakref import WeakValueDictionary
@@ -169,7 +170,7 @@ class App(Shared):
             raise UsageError(f"{call!r} is not a call of a function: only those can be started")
         input = self.codec.encode_arguments(call.arguments)
         new = NewCall(clock.new_id(), call.function, input, call.options)
-        accepted = self.write("start", lambda connection: calls.accept(connection, new))
+        accepted = self._write("start", self.database.at_once, lambda c: calls.accept(c, new))
         if accepted.id != new.id:
             self._refuse_other_arguments(new, accepted)
         return Handle(self, accepted.id)
@@ -210,9 +211,17 @@ class App(Shared):
 
     def write(self, what: str, work: Callable[[Connection], T]) -> T:
         """One transaction from outside; then workers look for what is due, here and elsewhere."""
+        return self._write(what, self.database.writing, work)
+
+    def _write(
+        self,
+        what: str,
+        transaction: Callable[[Callable[[Connection], None]], AbstractContextManager[Connection]],
+        work: Callable[[Connection], T],
+    ) -> T:
         self._refuse_inside(what)
         schema.check_once(self.database)
-        with self.database.writing(then=announce) as connection:
+        with transaction(announce) as connection:
             done = work(connection)
         for worker in self._workers:
             worker.wake()

@@ -110,6 +110,9 @@ _SESSION = (
     # any JSON document, and would read whole tables of up to 30,000 calls to join them with one;
     # a plan that was kept while a table was empty would go on doing so when it has grown.
     " -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+    # So the plan is the same whatever the values, and to make it anew each time costs more than to
+    # run it.
+    " -c plan_cache_mode=force_generic_plan"
     # Nor is any of them worth compiling, or starting two processes for.
     " -c jit=off -c max_parallel_workers_per_gather=0"
 )

@@ -43,6 +43,9 @@ class Database:
         self.checked = False
         """Whether the schema was found to be the right one."""
         self.engine = make_engine(self.url, schema, pool_size=pool_size)
+        self.autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.in_one_statement = in_one_statement(self.engine)
+        """Whether one statement can write all that belongs together."""
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -61,10 +64,28 @@ class Database:
                 then(connection)
 
     @contextlib.contextmanager
+    def at_once(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
+        """For writes of which each statement is whole by itself: on PostgreSQL each is committed as
+        it is made, which saves the round trips of a transaction. SQLite has none to save: there it
+        is `writing`. `then` likewise."""
+        if not self.in_one_statement:
+            with self.writing(then) as connection:
+                yield connection
+            return
+        with _translated(self.url), self.autocommitting.connect() as connection:
+            with connection.begin():
+                yield connection
+            if then is not None:
+                then(connection)
+
+    @contextlib.contextmanager
     def reading(self) -> Generator[Connection]:
         """A transaction that only reads, and takes no turn of a writer's."""
         with _translated(self.url), self.engine.connect() as connection:
-            yield for_reading(connection)
+            reading = for_reading(connection)
+            # It ends in a commit: after a rollback the driver forgets what it has prepared.
+            with reading.begin():
+                yield reading
 
     def close(self) -> None:
         """Close every connection that is not in use."""
@@ -78,19 +99,18 @@ class Writer:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.in_one_statement = in_one_statement(database.engine)
-        """Whether a statement of `at_once` can write all that belongs together."""
         self._connection: Connection | None = None
         self._at_once: Connection | None = None
 
     @contextlib.contextmanager
     def at_once(self) -> Generator[Connection]:
-        """A connection on which each statement is a transaction. PostgreSQL."""
+        """As `Database.at_once`."""
+        if not self._database.in_one_statement:
+            with self.writing() as connection:
+                yield connection
+            return
         with _translated(self._database.url):
-            connection = self._at_once
-            if connection is None:
-                engine = self._database.engine.execution_options(isolation_level="AUTOCOMMIT")
-                connection = engine.connect()
+            connection = self._at_once or self._database.autocommitting.connect()
             self._at_once = None
             try:
                 with connection.begin():

@@ -21,7 +21,14 @@ from typing import Any, NamedTuple, cast
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.store import Connection, TransientError, Writer, committing, workers
+from rowtine.store import (
+    Connection,
+    Database,
+    TransientError,
+    Writer,
+    committing,
+    workers,
+)
 from rowtine.store.committing import Committed, Round
 from rowtine.store.each import moment
 from rowtine.store.expected import Expected, expected
@@ -88,15 +95,17 @@ class Committer:
 
     def __init__(
         self,
-        thread: ThreadPoolExecutor,
+        database: Database,
         connection: Writer,
+        thread: ThreadPoolExecutor,
         codec: Codec,
         worker: str | None,
         heard: Callable[[Committed], None],
         for_others: Callable[[Collection[str]], bool],
     ) -> None:
-        self._thread = thread
+        self._in_one_statement = database.in_one_statement
         self._connection = connection
+        self._thread = thread
         self._codec = codec
         self._worker = worker
         self._heard = heard
@@ -164,7 +173,7 @@ class Committer:
 
     def _write(self, batch: _Batch) -> Committed:
         rounds, outcomes = batch.items()
-        if self._connection.in_one_statement and batch.failures == 0:
+        if self._in_one_statement and batch.failures == 0:
             batch.plain = expected(self._codec, rounds, outcomes, batch.mark)
             if batch.plain is not None:
                 batch.unheard = True

@@ -44,7 +44,7 @@ class Gateway:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
         self._committer = Committer(
-            self._writer, self._connection, codec, worker, self._committed, for_others
+            database, self._connection, self._writer, codec, worker, self._committed, for_others
         )
         self._time: tuple[datetime, float] | None = None
 
@@ -79,6 +79,15 @@ class Gateway:
                 return work(connection)
 
         return await self._persist(self._writer, transaction)
+
+    async def write_at_once(self, work: Callable[[Connection], T]) -> T:
+        """`write`, for a few statements of which each is whole by itself."""
+
+        def statements() -> T:
+            with self._connection.at_once() as connection:
+                return work(connection)
+
+        return await self._persist(self._writer, statements)
 
     async def _persist(self, threads: ThreadPoolExecutor, transaction: Callable[[], T]) -> T:
         failures = 0
