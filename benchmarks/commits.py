@@ -5,9 +5,10 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 
 from benchmarks.databases import POSTGRESQL, Reader, backend
+from rowtine.store.dialect import only_reads
 
 
 class Commits:
@@ -42,15 +43,15 @@ class Commits:
 
         `writing`: transactions that were given a number, which reading ones never are (of the
         whole server). `transactions`: all of this database, reading ones and the few of this
-        program included. `sqlalchemy`: commits through SQLAlchemy in this process, if any.
+        program included. `sqlalchemy`: commits of writes through SQLAlchemy in this process, if any.
         """
         counts = dict(self._counts)
         if self._sqlalchemy:
             counts["sqlalchemy"] = self._sqlalchemy
         return {name: count / steps for name, count in counts.items()}
 
-    def _count(self, _: object) -> None:
-        self._sqlalchemy += 1
+    def _count(self, connection: Connection) -> None:
+        self._sqlalchemy += not only_reads(connection)
 
     def _server(self) -> dict[str, int]:
         if backend(self._url) != POSTGRESQL:

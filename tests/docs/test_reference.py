@@ -78,7 +78,7 @@ def test_every_public_method_is_on_the_page_of_the_api(owner: type) -> None:
         if not name.startswith("_") and inspect.isfunction(value)
     }
     # What functions, handles, the store and App.run itself ask for.
-    assert methods - named <= {"arun", "body", "wait", "wait_for_news", "write"}
+    assert methods - named <= {"arun", "body", "wait", "news_of", "write"}
 
 
 def test_the_page_of_statuses_says_which_are_retried() -> None:

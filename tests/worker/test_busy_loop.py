@@ -40,13 +40,16 @@ async def until(event: threading.Event) -> None:
 def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Grows with every transaction that a worker wants to write."""
     wanted: list[int] = []
-    write = Gateway.write
 
-    async def counted(self: Gateway, work: Any, then: Any = None) -> Any:
-        wanted.append(1)
-        return await write(self, work, then)
+    def counted(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            wanted.append(1)
+            return method(*args)
 
-    monkeypatch.setattr(Gateway, "write", counted)
+        return call
+
+    for method in ("commit", "write", "write_at_once"):
+        monkeypatch.setattr(Gateway, method, counted(getattr(Gateway, method)))
     return wanted
 
 

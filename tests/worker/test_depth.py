@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 import rowtine
-from acceptance.support import rows
+from acceptance.support import rows, wait_until
 
 NewApp = Callable[..., rowtine.App]
 
@@ -171,8 +171,7 @@ def test_a_block_that_is_open_is_not_left_when_its_frame_is_dropped(
 
     app.start(main())
     with app.worker().start():
-        while not any(row["phase"] == "suspended" for row in rows(database_url, "calls")):
-            app.wait_for_news(0.05)
+        wait_until(lambda: any(row["phase"] == "suspended" for row in rows(database_url, "calls")))
     gc.collect()
 
     assert RAN == ["opens"]

@@ -53,6 +53,7 @@ __all__ = [
     "is_transient",
     "make_engine",
     "migration_lock",
+    "only_reads",
     "open_listener",
     "read_whole_tables",
     "send_notice",
@@ -154,11 +155,17 @@ def in_one_statement(bind: Engine | Connection) -> bool:
 
 def for_reading(connection: Connection) -> Connection:
     """One snapshot for all the statements of a transaction that only reads."""
+    reading = connection.execution_options(rowtine_reads=True)
     if connection.dialect.name == POSTGRESQL:
-        return connection.execution_options(
+        return reading.execution_options(
             isolation_level="REPEATABLE READ", postgresql_readonly=True
         )
-    return connection.execution_options(rowtine_reads=True)
+    return reading
+
+
+def only_reads(connection: Connection) -> bool:
+    """Whether its transaction is one `for_reading`."""
+    return connection.get_execution_options().get("rowtine_reads", False)
 
 
 def read_whole_tables(connection: Connection) -> None:
@@ -283,8 +290,7 @@ def _set_pragmas(connection: Any, record: Any) -> None:
 def _begin(connection: Connection) -> None:
     # A deferred transaction that reads and then writes fails at once when another has committed in
     # between, whatever the busy timeout: whatever may write begins IMMEDIATE.
-    reading = connection.get_execution_options().get("rowtine_reads", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN" if only_reads(connection) else "BEGIN IMMEDIATE")
 
 
 _process_locks: dict[str, threading.Lock] = {}

@@ -119,7 +119,7 @@ class Worker:
         self._listener.start()
         try:
             while not self._stopping:
-                await self._claim(gateway, executor)
+                self._begin(executor, *await self._claim(gateway))
                 await self._wait()
             await self._finish_running(gateway)
         finally:
@@ -187,50 +187,37 @@ class Worker:
         self._more = self._more or due.work or due.clocked or due.late or due.lost
         return due.clocked or due.late or due.lost
 
-    async def _claim(self, gateway: Gateway, executor: Executor) -> None:
-        """Take what fits, if there may be something, and begin it."""
+    async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
+        """Take what fits, if there may be something."""
         # Who was told that there is something takes it first, and looks what the clock has then.
         see_to = False if self._told else await self._look(gateway)
         self._told = False
+        lease, version, functions = self.settings.lease, self.version, self._functions()
         for_calls, for_rounds = self._held.room(), self._held.room_for_rounds()
         if not self._more or not (see_to or for_calls or for_rounds):
-            return
+            return [], []
         self._more = False
-        if see_to:
-            await gateway.write(self._see_to)
-        # Calls first: of what has been there for less than a moment, all are calls.
-        claimed = await gateway.write_at_once(self._claiming(for_calls))
-        for call in claimed:
-            self._begin(executor, call)
-        lease, functions = self.settings.lease, self._functions()
-        woken = await gateway.write_at_once(
-            lambda connection: rounds.claim_rounds(
-                connection, self.id, functions, self.version, for_rounds, lease
-            )
-        )
-        for id in woken:
-            self._held.rounds.add(id)
-            if not executor.handoff.postpone(id, lambda id: self._round(executor, id)):
-                self._round(executor, id)
-        # As much as was wanted, or no room for what there may be; or not all was seen to at once.
-        self._more = self._more or len(woken) >= for_rounds or len(claimed) >= for_calls or see_to
-        self._look_at = 0.0 if see_to else self._look_at
-        self.probe("claimed")
-
-    def _claiming(self, most: int) -> Callable[[Connection], list[Claimed]]:
-        lease, functions = self.settings.lease, self._functions()
         tries = 0
 
-        def claim(connection: Connection) -> list[Claimed]:
+        def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
             nonlocal tries
             tries += 1
             if tries > 1:  # what the try before has claimed, if only its reply was lost
                 leases.give_back_unknown(connection, self.id, self._held.snapshot().calls)
-            claimed = calls.claim(connection, self.id, functions, most, lease)
+            if see_to:
+                self._see_to(connection)
+            woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
+            claimed = calls.claim(connection, self.id, functions, for_calls, lease)
             self.probe("claiming")
-            return claimed
+            return woken, claimed
 
-        return claim
+        way = gateway.write if see_to else gateway.write_at_once
+        woken, claimed = await way(claim)
+        # As much as was wanted, or no room for what there may be; or not all was seen to at once.
+        self._more = self._more or len(woken) >= for_rounds or len(claimed) >= for_calls or see_to
+        self._look_at = 0.0 if see_to else self._look_at
+        self.probe("claimed")
+        return woken, claimed
 
     def _see_to(self, connection: Connection) -> None:
         """Answer due timers, end what is late, recover what was lost."""
@@ -243,11 +230,15 @@ class Worker:
     def _functions(self) -> list[str]:
         return self.registry.functions()
 
-    def _begin(self, executor: Executor, call: Claimed) -> None:
-        """Begin a call that was claimed."""
-        self._held.calls[call.id] = call.claim
-        self._held.committing.discard(call.id)
-        self._start(executor, call)
+    def _begin(self, executor: Executor, woken: list[str], claimed: list[Claimed]) -> None:
+        for id in woken:
+            self._held.rounds.add(id)
+            if not executor.handoff.postpone(id, lambda id: self._round(executor, id)):
+                self._round(executor, id)
+        for call in claimed:
+            self._held.calls[call.id] = call.claim
+            self._held.committing.discard(call.id)
+            self._start(executor, call)
 
     def _start(self, executor: Executor, call: Claimed) -> None:
         try:
