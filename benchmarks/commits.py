@@ -43,7 +43,7 @@ class Commits:
 
         `writing`: transactions that were given a number, which reading ones never are (of the
         whole server). `transactions`: all of this database, reading ones and the few of this
-        program included. `sqlalchemy`: commits of writes through SQLAlchemy in this process, if any.
+        program included. `sqlalchemy`: writing commits by SQLAlchemy in this process, if any.
         """
         counts = dict(self._counts)
         if self._sqlalchemy:

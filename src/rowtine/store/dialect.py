@@ -165,7 +165,7 @@ def for_reading(connection: Connection) -> Connection:
 
 def only_reads(connection: Connection) -> bool:
     """Whether its transaction is one `for_reading`."""
-    return connection.get_execution_options().get("rowtine_reads", False)
+    return bool(connection.get_execution_options().get("rowtine_reads"))
 
 
 def read_whole_tables(connection: Connection) -> None:
