@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from statistics import median
 
-from benchmarks.alone.suspended import Suspended, cost_of_round, migrated, own_engine
+from benchmarks.alone.suspended import Suspended, cost_of_round, migrated
 from benchmarks.databases import POSTGRESQL, backend, settle
 from benchmarks.waiting import until
 from benchmarks.workloads.workload import Case, Figure, Figures, Workload
@@ -24,13 +24,13 @@ def measure(_engine: str, url: str, case: Case) -> Figures:
     suspended = migrated(url, poll_min_results=RESULTS)
     handle = suspended.app.start(suspended.wait_for_all(case["children"]))
     function = suspended.wait_for_all
-    with own_engine(url) as engine:
-        first = cost_of_round(engine, suspended.app, function, handle.id, RESULTS)
-        settle(url)
-        cold = []
-        for _ in range(COLD_ROUNDS):
-            _answer(suspended, handle.id)
-            cold.append(cost_of_round(engine, suspended.app, function, handle.id, RESULTS))
+    engine = suspended.app.database.engine  # with the settings of a worker's sessions
+    first = cost_of_round(engine, suspended.app, function, handle.id, RESULTS)
+    settle(url)
+    cold = []
+    for _ in range(COLD_ROUNDS):
+        _answer(suspended, handle.id)
+        cold.append(cost_of_round(engine, suspended.app, function, handle.id, RESULTS))
     figures = {
         "warm": _warm(suspended, handle.id),
         "cold": median(cost.cpu_ms for cost in cold),

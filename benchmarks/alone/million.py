@@ -9,7 +9,6 @@ from benchmarks import bodies
 from benchmarks.alone.suspended import (
     cost_of_round,
     migrated,
-    own_engine,
     store_queued,
     store_suspended,
 )
@@ -34,10 +33,9 @@ def measure_full(_engine: str, url: str, case: Case) -> Figures:
         until(lambda: bodies.runs() >= STARTS)
         claims = bodies.now() - began
     rounds = []
-    with own_engine(url) as engine:
-        for execution in suspended.waiting(ROUNDS):
-            suspended.answer(execution)
-            rounds.append(cost_of_round(engine, app, suspended.wait, execution).ms)
+    for execution in suspended.waiting(ROUNDS):
+        suspended.answer(execution)
+        rounds.append(cost_of_round(app.database.engine, app, suspended.wait, execution).ms)
     suspended.close()
     return {
         "start": 1000 * median(starts),

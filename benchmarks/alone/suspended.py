@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, create_engine, event, make_url, text
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 import rowtine
 from benchmarks.bodies import async_body, now
-from benchmarks.databases import POSTGRESQL, SQLITE, Reader, backend
+from benchmarks.databases import POSTGRESQL, Reader
 from benchmarks.engines.moves import Album, fresh_ids, make
 from benchmarks.waiting import until
 from rowtine.store import run_round, schema
@@ -172,24 +170,6 @@ def _rows(session: Session) -> tuple[int, int]:
         )
     ).one()
     return int(written), int(read)
-
-
-@contextmanager
-def own_engine(url: str) -> Generator[Engine]:
-    """An engine for rounds in transactions of our own: see how to run them, in the docs."""
-    if backend(url) == SQLITE:
-        engine = create_engine(url)
-        event.listen(engine, "connect", _begin_by_hand)
-        event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
-    else:
-        engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
-    yield engine
-    engine.dispose()
-
-
-def _begin_by_hand(connection: Any, _: object) -> None:
-    connection.isolation_level = None
-    connection.execute("PRAGMA busy_timeout = 30000")
 
 
 def migrated(url: str, **settings: Any) -> Suspended:

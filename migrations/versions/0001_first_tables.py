@@ -244,7 +244,11 @@ def _create_calls(schema: str | None, types: _Types) -> None:
     )
     _partial_index("ix_calls_worker", "calls", ["worker"], "worker IS NOT NULL", schema)
     _partial_index(
-        "ix_calls_arrived", "calls", ["execution_id", "arrived"], "arrived IS NOT NULL", schema
+        "ix_calls_arrived",
+        "calls",
+        ["execution_id", "run", "arrived"],
+        "arrived IS NOT NULL",
+        schema,
     )
     _partial_index(
         "ix_calls_parked",
@@ -405,6 +409,13 @@ def _create_futures(schema: str | None, types: _Types) -> None:
             name="ck_futures_decided",
         ),
         schema=schema,
+    )
+    _partial_index(
+        "ix_futures_tasks",
+        "futures",
+        ["execution_id", "run", "children", "first_child"],
+        "kind = 'task' AND resolution IS NULL",
+        schema,
     )
 
 

@@ -7,12 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, select
 
 import rowtine
 from rowtine.clock import new_id
 from rowtine.core.coroutine import Slot
-from rowtine.store import calls, rounds
+from rowtine.store import calls, rounds, tables
 from rowtine.store.calls import NewCall
 from rowtine.store.loading import Loaded, load
 from store.by_hand import Hand
@@ -40,6 +40,10 @@ async def bare(n: int, ballast: str = "") -> int:
     return len(await rowtine.gather(*[rowtine.call("leaf", i) for i in range(n)]))
 
 
+async def promised(n: int) -> int:
+    return len(await rowtine.gather(*[rowtine.promise() for _ in range(n)]))
+
+
 async def forks(n: int) -> int:
     for i in range(n):
         await rowtine.gather(rowtine.call("leaf", i), rowtine.call("leaf", i))
@@ -54,6 +58,7 @@ class Bodies:
     steps: Any
     bare: Any
     forks: Any
+    promised: Any
 
 
 def driven(url: str) -> Iterator[Hand]:
@@ -63,6 +68,7 @@ def driven(url: str) -> Iterator[Hand]:
     Bodies.steps = app.function(steps)
     Bodies.bare = app.function(bare)
     Bodies.forks = app.function(forks)
+    Bodies.promised = app.function(promised)
     yield Hand(app)
     app.close()
 
@@ -112,6 +118,30 @@ def received(engine: Engine) -> Iterator[list[int]]:
         event.remove(engine, "after_cursor_execute", add)
 
 
+@contextmanager
+def touched(engine: Engine) -> Iterator[list[int]]:
+    """The rows of tables that each transaction on PostgreSQL has read and written."""
+    rows: list[int] = []
+
+    def ask(connection: Any) -> None:
+        rows.append(int(connection.exec_driver_sql(TOUCHED).scalar_one()))
+        # What is counted so far would be counted again in the next transaction.
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+
+    engine.dispose()
+    event.listen(engine, "commit", ask)
+    try:
+        yield rows
+    finally:
+        event.remove(engine, "commit", ask)
+
+
+TOUCHED = """
+    SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0) + n_tup_ins + n_tup_upd + n_tup_del)
+    FROM pg_stat_xact_user_tables
+"""
+
+
 def loaded(hand: Hand, id: str) -> Loaded:
     """What the next round of an execution is given."""
     with hand.app.database.reading() as connection:
@@ -133,7 +163,17 @@ def suspended_with(hand: Hand, children: int, answered: int, function: Any = Non
     hand.round(id, function)
     claimed = hand.claim("leaf", limit=children)
     assert all(hand.record(*(hand.outcome(call, 1) for call in claimed[:answered])))
+    for token in tokens(hand, id)[:answered]:
+        hand.app.resolve(token, 1)
     return id
+
+
+def tokens(hand: Hand, id: str) -> list[str]:
+    mine = select(tables.calls.c.token).where(
+        tables.calls.c.execution_id == id, tables.calls.c.token.is_not(None)
+    )
+    with hand.app.database.reading() as connection:
+        return list(connection.scalars(mine.order_by(tables.calls.c.call_id)))
 
 
 def test_ten_results_among_many_children_load_ten_children_and_a_counter(hand: Hand) -> None:
@@ -322,3 +362,17 @@ def test_a_start_without_a_key_is_one_statement(hand: Hand) -> None:
 
     (sent,) = [each for each in statements if not each.startswith("BEGIN")]
     assert sent.startswith("INSERT")
+
+
+@pytest.mark.parametrize("function", ["bare", "wide", "promised"])
+def test_a_round_touches_as_many_rows_whatever_exists(postgresql_hand: Hand, function: str) -> None:
+    hand, rows = postgresql_hand, {}
+    for children in (100, 1000):
+        id = suspended_with(hand, children, 10, getattr(Bodies, function))
+        with hand.app.database.writing() as connection:
+            connection.exec_driver_sql("ANALYZE")  # as autovacuum does within a minute
+        with touched(hand.app.database.engine) as of_each:
+            hand.round(id, getattr(Bodies, function))
+        rows[children] = sum(of_each)
+
+    assert 0 < rows[1000] <= 1.1 * rows[100]

@@ -257,16 +257,26 @@ SUSPENDED = ByNumber(
 )
 """Suspended coroutines, each with the join that it waits for if it does: see `join_of`."""
 
+_first, _last = bindparam("first", type_=Integer()), bindparam("last", type_=Integer())
+
+_waiting = select(futures.c.coroutine_id).where(
+    _mine(futures),
+    # No parameters, with which no database would know that the index has them.
+    futures.c.kind == literal_column(f"'{Kind.TASK.value}'"),
+    futures.c.resolution.is_(None),
+)
+
 WAITERS = Prepared(
-    select(futures.c.coroutine_id).where(
-        _mine(futures),
-        futures.c.kind == Kind.TASK.value,
-        futures.c.resolution.is_(None),
-        futures.c.first_child <= bindparam("last"),
-        futures.c.first_child + futures.c.children > bindparam("first"),
+    union_all(
+        _waiting.where(futures.c.children == 1, futures.c.first_child.between(_first, _last)),
+        _waiting.where(
+            futures.c.children > 1,
+            futures.c.first_child <= _last,
+            futures.c.first_child + futures.c.children > _first,
+        ),
     )
 )
-"""The coroutines that wait for a task among some."""
+"""The coroutines that wait for a task among some: for one, or for the next of several."""
 
 OPEN_MEMBERS = ByNumber(
     lambda chosen: select(*_PLACE, *_ASKED).where(

@@ -7,12 +7,14 @@ on PostgreSQL and into none on SQLite (see `dialect`).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Float,
     ForeignKeyConstraint,
     Index,
@@ -51,6 +53,12 @@ __all__ = [
 SCHEMA = "rowtine"
 
 metadata = MetaData(schema=SCHEMA)
+
+
+def _partial(name: str, *columns: ColumnElement[Any], where: str, unique: bool = False) -> None:
+    """An index of some rows only."""
+    condition = text(where)
+    Index(name, *columns, unique=unique, postgresql_where=condition, sqlite_where=condition)
 
 
 def _one_of(
@@ -178,65 +186,58 @@ calls = Table(
     ),
 )
 # What workers take, by what they filter on; and what the clock answers.
-Index(
+_partial(
     "ix_calls_due",
     calls.c.function,
     calls.c.due,
     calls.c.id,
-    postgresql_where=text("due IS NOT NULL AND kind = 'function'"),
-    sqlite_where=text("due IS NOT NULL AND kind = 'function'"),
+    where="due IS NOT NULL AND kind = 'function'",
 )
-Index(
+_partial(
     "ix_calls_clock",
     calls.c.due,
     calls.c.id,
-    postgresql_where=text("due IS NOT NULL AND kind <> 'function'"),
-    sqlite_where=text("due IS NOT NULL AND kind <> 'function'"),
+    where="due IS NOT NULL AND kind <> 'function'",
 )
-Index(
+_partial(
     "ix_calls_worker",
     calls.c.worker,
-    postgresql_where=text("worker IS NOT NULL"),
-    sqlite_where=text("worker IS NOT NULL"),
+    where="worker IS NOT NULL",
 )
-Index(
+_partial(
     "ix_calls_arrived",
     calls.c.execution_id,
+    calls.c.run,
     calls.c.arrived,
-    postgresql_where=text("arrived IS NOT NULL"),
-    sqlite_where=text("arrived IS NOT NULL"),
+    where="arrived IS NOT NULL",
 )
-Index(
+_partial(
     "ix_calls_parked",
     calls.c.execution_id,
     calls.c.run,
     calls.c.parent_id,
     calls.c.serves,
     calls.c.call_id,
-    postgresql_where=text("parked"),
-    sqlite_where=text("parked"),
+    where="parked",
 )
-Index(
+_partial(
     "ix_calls_deadline",
     calls.c.deadline,
-    postgresql_where=text("deadline IS NOT NULL AND finished_at IS NULL"),
-    sqlite_where=text("deadline IS NOT NULL AND finished_at IS NULL"),
+    where="deadline IS NOT NULL AND finished_at IS NULL",
 )
-Index(
+_partial(
     "ix_calls_token",
     calls.c.token,
     unique=True,
-    postgresql_where=text("token IS NOT NULL"),
-    sqlite_where=text("token IS NOT NULL"),
+    where="token IS NOT NULL",
 )
-Index(
+_partial(
     "ix_calls_key",
     calls.c.key,
     # A tail call changes the function, and the key stays that of the one asked for.
     func.coalesce(calls.c.asked_function, calls.c.function),
     unique=True,
-    postgresql_where=text("key IS NOT NULL"),
-    sqlite_where=text("key IS NOT NULL"),
+    where="key IS NOT NULL",
 )
 
 states = Table(
@@ -275,12 +276,11 @@ states = Table(
     CheckConstraint("worker IS NULL OR wake_at IS NOT NULL", name="ck_states_lease"),
     CheckConstraint("poll_min_results >= 1 AND poll_max_results >= 1", name="ck_states_poll"),
 )
-Index(
+_partial(
     "ix_states_wake",
     states.c.wake_at,
     states.c.id,
-    postgresql_where=text("wake_at IS NOT NULL"),
-    sqlite_where=text("wake_at IS NOT NULL"),
+    where="wake_at IS NOT NULL",
 )
 
 coroutines = Table(
@@ -370,6 +370,16 @@ futures = Table(
     ),
 )
 
+_partial(
+    "ix_futures_tasks",
+    futures.c.execution_id,
+    futures.c.run,
+    # Before the first of them: who waits for one task, as most do, is found by its number.
+    futures.c.children,
+    futures.c.first_child,
+    where="kind = 'task' AND resolution IS NULL",
+)
+
 signals = Table(
     "signals",
     metadata,
@@ -388,13 +398,12 @@ signals = Table(
     CheckConstraint("number >= 1", name="ck_signals_number"),
     CheckConstraint("length(name) BETWEEN 1 AND 200", name="ck_signals_name"),
 )
-Index(
+_partial(
     "ix_signals_queued",
     signals.c.execution_id,
     signals.c.name,
     signals.c.number,
-    postgresql_where=text("call_id IS NULL"),
-    sqlite_where=text("call_id IS NULL"),
+    where="call_id IS NULL",
 )
 
 workers = Table(
