@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,11 +127,25 @@ def _repeat(connection: psycopg.Connection, album: Album, count: int) -> None:
     connection.execute("VACUUM ANALYZE")
 
 
-@dataclass(frozen=True, slots=True)
-class RoundCost:
-    cpu_ms: float
+@dataclass(slots=True)
+class Time:
+    cpu_ms: float = 0.0
     """Of this process."""
-    ms: float
+    ms: float = 0.0
+
+
+@contextmanager
+def _timed() -> Generator[Time]:
+    """The time of the block, once it is over."""
+    time_ = Time()
+    cpu, began = time.process_time(), now()
+    yield time_
+    time_.cpu_ms = 1000 * (time.process_time() - cpu)
+    time_.ms = 1000 * (now() - began)
+
+
+@dataclass(slots=True)
+class RoundCost(Time):
     rows_written: int = 0
     rows_read: int = 0
     """Of tables and by indexes. Both are known of PostgreSQL only."""
@@ -144,16 +160,17 @@ def cost_of_round(
     )
     with Session(engine) as session:
         before = _rows(session)
-        cpu, began = time.process_time(), now()
-        output = run_round(session, scheduler, execution)
+        with _timed() as running:
+            output = run_round(session, scheduler, execution)
         after = _rows(session)
-        session.commit()
-        cost = RoundCost(
-            1000 * (time.process_time() - cpu),
-            1000 * (now() - began),
-            after[0] - before[0],
-            after[1] - before[1],
-        )
+        with _timed() as committing:
+            session.commit()
+    cost = RoundCost(
+        running.cpu_ms + committing.cpu_ms,
+        running.ms + committing.ms,
+        after[0] - before[0],
+        after[1] - before[1],
+    )
     if isinstance(output, rowtine.Incompatible):
         raise TypeError(f"the round was not run: {output.message}")
     return cost

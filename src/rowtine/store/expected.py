@@ -8,7 +8,7 @@ first, then a look, then what holds. PostgreSQL only: SQLite has no round trips 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -117,7 +117,7 @@ def expected(
     writes.merge(outcome_rows(ended, {}, {}))
     if mark is not None:
         writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
-    if writes.released or not writes.rows.keys() <= set(sql.EXPECTED) or _twice(writes.rows):
+    if writes.released or not writes.rows.keys() <= set(sql.EXPECTED) or sql.twice(writes.rows):
         return None
     return Expected(writes, rounds, outcomes)
 
@@ -135,13 +135,6 @@ def _is_simple(round: Round) -> bool:
             return not any(call.kind is Kind.SIGNAL for call in output.calls)
         case Exit():
             return round.outcome is not None and round.outcome.done
-
-
-def _twice(rows: Mapping[Each, Sequence[Mapping[str, Any]]]) -> bool:
-    """Whether a coroutine would begin and end in the same statement."""
-    begun = {(row["e"], row["n"], row["c"]) for row in rows.get(sql.COROUTINE_INSERT, ())}
-    ended = rows.get(sql.COROUTINE_DONE, ())
-    return any((row["e"], row["n"], row["c"]) in begun for row in ended)
 
 
 @lru_cache(maxsize=1024)

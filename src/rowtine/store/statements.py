@@ -544,7 +544,8 @@ AFTERWARDS: tuple[Each, ...] = (
 
 
 EXPECTED: tuple[Each, ...] = (*TOGETHER, COROUTINE_DONE, FUTURE_UPDATE)
-"""What may stand in the statement of a batch that goes as expected (`expected`)."""
+"""With what belongs there as well unless a coroutine begins and ends at once (see `twice`). Also
+what a batch that goes as expected may do (`expected`)."""
 
 
 USUAL: tuple[tuple[Each, ...], ...] = (
@@ -557,6 +558,16 @@ own is worth it; one for each combination would mean to compile and to plan many
 
 def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:
     """The batches in which these are written."""
-    first: dict[Each, Rows] = {each: rows[each] for each in TOGETHER if each in rows}
-    one_by_one: list[dict[Each, Rows]] = [{each: rows[each]} for each in AFTERWARDS if each in rows]
+    together = TOGETHER if twice(rows) else EXPECTED
+    first: dict[Each, Rows] = {each: rows[each] for each in together if each in rows}
+    one_by_one: list[dict[Each, Rows]] = [
+        {each: rows[each]} for each in AFTERWARDS if each in rows and each not in first
+    ]
     return [first, *one_by_one]
+
+
+def twice(rows: Mapping[Each, Rows]) -> bool:
+    """Whether a coroutine would begin and end in the same statement."""
+    begun = {(row["e"], row["n"], row["c"]) for row in rows.get(COROUTINE_INSERT, ())}
+    ended = rows.get(COROUTINE_DONE, ())
+    return any((row["e"], row["n"], row["c"]) in begun for row in ended)
