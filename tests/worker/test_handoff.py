@@ -295,3 +295,19 @@ def test_a_worker_whose_places_for_rounds_are_taken_does_not_claim_on_and_on(
 def step_row(url: str) -> dict[str, Any]:
     found = [row for row in rows(url, "calls") if row["function"] == "step"]
     return found[0] if found else {}
+
+
+def test_a_worker_says_how_large_its_batches_are_and_how_long_they_wait(
+    plain_app: NewApp,
+) -> None:
+    app = define(plain_app())
+    worker = app.worker()
+    before = worker.commits()
+    with worker.start():
+        assert app.start(rowtine.call("chain", 30)).result(timeout=60) == 30
+    after = worker.commits()
+
+    assert before == (0, 0, 0.0, 0.0)
+    assert 31 <= after.batches <= after.items
+    assert after.batch_size == 1  # one sequence: there is nothing to batch
+    assert 0.0 <= after.waited < 1.0

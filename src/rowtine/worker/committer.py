@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any, NamedTuple, cast
 
 from rowtine import clock
@@ -36,9 +37,25 @@ from rowtine.store.notices import announce
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
 
-__all__ = ["NOT_WRITTEN", "Committer", "Written"]
+__all__ = ["NOT_WRITTEN", "Commits", "Committer", "Written"]
 
 log = logging.getLogger("rowtine")
+
+
+_REMEMBERED = 1000
+"""Batches that `Commits` is about."""
+
+
+class Commits(NamedTuple):
+    """What a worker has committed. The medians are of its last thousand batches."""
+
+    batches: int
+    items: int
+    """Rounds and outcomes. What was handed to a round is part of it."""
+    batch_size: float
+    """The median of how many items a batch has."""
+    waited: float
+    """The median of the seconds for which the first item of a batch has waited for its turn."""
 
 
 class Written(NamedTuple):
@@ -69,6 +86,7 @@ class _Batch:
 
     intents: Sequence[_Intent]
     mark: workers.Mark | None
+    waited: float
     failures: int = 0
     plain: Expected | None = None
     done: Committed | None = None
@@ -113,10 +131,14 @@ class Committer:
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._waiting: list[_Intent] = []
+        self._since = 0.0
+        """When the first of those began to wait."""
         self._alone: deque[_Intent] = deque()
         """Those of a batch that failed: one of them cannot be written, and alone it fails alone."""
         self._busy = False
         self._open: set[_Intent] = set()
+        self._batches = self._items = 0
+        self._recent: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._drained = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -128,6 +150,8 @@ class Committer:
         intent = _Intent(item, self._loop.create_future())
         self._open.add(intent)
         with self._lock:
+            if not self._waiting:
+                self._since = clock.monotonic()
             self._waiting.append(intent)
             busy, self._busy = self._busy, True
         if not busy:
@@ -140,6 +164,14 @@ class Committer:
             self._drained.clear()
             await self._drained.wait()
 
+    def commits(self) -> Commits:
+        """What was committed so far. From any thread."""
+        recent = list(self._recent)
+        if not recent:
+            return Commits(0, 0, 0.0, 0.0)
+        sizes, waits = zip(*recent, strict=True)
+        return Commits(self._batches, self._items, median(sizes), median(waits))
+
     # -- in the thread
 
     def _next(self) -> None:
@@ -148,8 +180,9 @@ class Committer:
                 taken = [self._alone.popleft()]
             else:
                 taken, self._waiting = self._waiting, []
+            waited = clock.monotonic() - self._since
         mark = None if self._worker is None else workers.Mark(self._worker, next(self._numbers))
-        self._try(_Batch(taken, mark))
+        self._try(_Batch(taken, mark, waited))
 
     def _try(self, batch: _Batch) -> None:
         try:
@@ -213,6 +246,9 @@ class Committer:
         self._loop.call_later(pause, lambda: self._thread.submit(self._try, batch))
 
     def _done(self, batch: _Batch, committed: Committed) -> None:
+        self._batches += 1
+        self._items += len(batch.intents)
+        self._recent.append((len(batch.intents), batch.waited))
         for intents, held in (
             (batch.rounds, committed.held),
             (batch.outcomes, committed.recorded),

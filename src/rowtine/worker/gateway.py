@@ -16,7 +16,7 @@ from rowtine.core.payload import Codec
 from rowtine.store import Connection, Database, TransientError, Writer
 from rowtine.store.committing import Committed, Round
 from rowtine.store.outcomes import Outcome
-from rowtine.worker.committer import Committer, Written
+from rowtine.worker.committer import Commits, Committer, Written
 from rowtine.worker.policy import backoff
 
 __all__ = ["Gateway"]
@@ -105,6 +105,10 @@ class Gateway:
     def commit(self, item: Round | Outcome) -> asyncio.Future[Written]:
         """Commit a round or an outcome, together with whatever else waits."""
         return self._committer.commit(item)
+
+    def commits(self) -> Commits:
+        """What was committed so far. From any thread."""
+        return self._committer.commits()
 
     def _committed(self, committed: Committed) -> None:
         self._time = committed.at, clock.monotonic()

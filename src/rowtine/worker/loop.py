@@ -36,6 +36,7 @@ from rowtine.store import (
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Committed
 from rowtine.store.notices import Listener
+from rowtine.worker.committer import Commits
 from rowtine.worker.execute import Executor, Setup
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
@@ -93,6 +94,7 @@ class Worker:
         """Whether somebody said that there is something to claim."""
         self._look_at = 0.0
         """When to look for what the clock has made due, by the clock of this process."""
+        self._commits: Callable[[], Commits] = lambda: Commits(0, 0, 0.0, 0.0)
 
     # -- its life
 
@@ -103,6 +105,7 @@ class Worker:
         schema.check(self.database)
         quiet.install()
         gateway = Gateway(self.database, self.codec, self.id, self._heard, self._cannot_take)
+        self._commits = gateway.commits
         setup = Setup(self.id, self.registry, self.codec, self.settings, self.version, self.probe)
 
         def begin(call: Claimed) -> None:
@@ -142,6 +145,11 @@ class Worker:
         self._stopping = True
         self._held.concurrency = 0  # what is made from now on is left to others
         self._wake.set()
+
+    def commits(self) -> Commits:
+        """What it has committed so far: how many batches, how large, and how long they waited.
+        From any thread."""
+        return self._commits()
 
     def wake(self) -> None:
         """There may be something to claim. From any thread."""
