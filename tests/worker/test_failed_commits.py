@@ -42,7 +42,7 @@ def app(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> rowtine.App:
 
 def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     """When its COMMIT has been made."""
-    claim, writing = calls.claim, Writer.writing
+    claim = calls.claim
     of_thread = threading.local()
 
     def claims(*arguments: Any) -> Any:
@@ -50,17 +50,21 @@ def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         of_thread.fails = claimed and not FAILED
         return claimed
 
-    @contextmanager
-    def writes(self: Writer, *more: Any) -> Iterator[Any]:
-        of_thread.fails = False
-        with writing(self, *more) as connection:
-            yield connection
-        if of_thread.fails:
-            FAILED.append("claim")
-            raise TransientError("the connection broke")
+    def breaking(way: Callable[..., Any]) -> Callable[..., Any]:
+        @contextmanager
+        def writes(*arguments: Any) -> Iterator[Any]:
+            of_thread.fails = False
+            with way(*arguments) as connection:
+                yield connection
+            if of_thread.fails:
+                FAILED.append("claim")
+                raise TransientError("the connection broke")
+
+        return writes
 
     monkeypatch.setattr("rowtine.store.calls.claim", claims)
-    monkeypatch.setattr(Writer, "writing", writes)
+    for way in ("writing", "at_once"):
+        monkeypatch.setattr(Writer, way, breaking(getattr(Writer, way)))
 
 
 def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> None:
