@@ -38,17 +38,21 @@ class Commits:
         event.remove(Engine, "commit", self._count)
         self._counts = {name: count - self._before[name] for name, count in self._server().items()}
 
-    def per(self, steps: int) -> dict[str, float]:
-        """Transactions for each step.
+    def per_more(self, fewer: Commits, steps: int) -> dict[str, float]:
+        """Transactions for each of so many more steps than in the other block.
 
         `writing`: transactions that were given a number, which reading ones never are (of the
         whole server). `transactions`: all of this database, reading ones and the few of this
         program included. `sqlalchemy`: writing commits by SQLAlchemy in this process, if any.
         """
+        before = fewer.counts()
+        return {name: (count - before[name]) / steps for name, count in self.counts().items()}
+
+    def counts(self) -> dict[str, int]:
         counts = dict(self._counts)
         if self._sqlalchemy:
             counts["sqlalchemy"] = self._sqlalchemy
-        return {name: count / steps for name, count in counts.items()}
+        return counts
 
     def _count(self, connection: Connection) -> None:
         self._sqlalchemy += not only_reads(connection)

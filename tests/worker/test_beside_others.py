@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +12,8 @@ from typing import Any
 import pytest
 
 import rowtine
-from acceptance.support import assert_lawful
-from databases import query
+from acceptance.support import assert_lawful, rows, wait_until
+from databases import connect, query
 from rowtine.clock import new_id
 from rowtine.store import schema
 
@@ -118,3 +120,57 @@ def test_two_workers_that_go_by_one_id_run_nothing_twice(
     assert len(RAN) == len(set(RAN)) == 30
     assert query(database_url, "select max(claim) from calls where kind = 'function'") == [(1,)]
     assert_lawful(database_url)
+
+
+LET_GO = threading.Event()
+
+
+@pytest.mark.parametrize("locked", ["calls", "states"])
+def test_who_looks_at_a_row_in_an_open_transaction_holds_up_nobody_else(
+    locked: str, postgresql_url: str
+) -> None:
+    app = rowtine.App(postgresql_url, lease=60)
+    LET_GO.clear()
+
+    @app.function(name="wait")
+    async def wait() -> str:
+        await asyncio.to_thread(LET_GO.wait, 60)
+        return "waited"
+
+    @app.function(name="one")
+    async def one(x: int) -> int:
+        return x + 1
+
+    @app.function(name="chain")
+    async def chain(x: int) -> int:
+        for _ in range(5):
+            x = await one(x)
+        return x
+
+    @app.function(name="watched")
+    async def watched() -> str:
+        return await wait()
+
+    handle = app.start(watched())
+    with app.worker().start():
+        wait_until(lambda: len(rows(postgresql_url, "calls")) == 2)
+        with connect(postgresql_url) as somebody:
+            somebody.query("begin")
+            somebody.query(f"select 1 from {locked} for update")
+            LET_GO.set()
+            # Long enough for batches that are tried, split and tried again; with the patience of
+            # other sessions of ours each of these would take ten seconds.
+            others = [app.start(chain(n)).result(timeout=8) for n in range(3)]
+            still = phases(postgresql_url)
+            somebody.query("commit")
+
+        assert handle.result(timeout=30) == "waited"
+    app.close()
+
+    assert others == [5, 6, 7]
+    assert still["wait"] == "running"
+    assert_lawful(postgresql_url)
+
+
+def phases(url: str) -> dict[str, str]:
+    return {row["function"]: row["phase"] for row in rows(url, "calls")}

@@ -2,10 +2,11 @@
 
 from sqlalchemy import Connection
 
-from rowtine.store.engine import Database, RejectedError, TransientError, Writer
+from rowtine.store.engine import BlockedError, Database, RejectedError, TransientError, Writer
 from rowtine.store.transaction import run_round
 
 __all__ = [
+    "BlockedError",
     "Connection",
     "Database",
     "RejectedError",

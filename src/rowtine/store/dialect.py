@@ -50,6 +50,7 @@ __all__ = [
     "in_one_statement",
     "in_words",
     "insert_unless_there",
+    "is_blocked",
     "is_transient",
     "make_engine",
     "migration_lock",
@@ -58,6 +59,7 @@ __all__ = [
     "read_whole_tables",
     "send_notice",
     "translate_schema",
+    "wait_for_locks",
     "write_lock",
 ]
 
@@ -352,6 +354,18 @@ def is_transient(error: exc.DBAPIError) -> bool:
         return not str(name).startswith(_REFUSED_SQLITE)
     # psycopg gives no SQLSTATE when it cannot connect, nor where it refuses a statement itself.
     return isinstance(error, exc.OperationalError) and error.statement is None
+
+
+def is_blocked(error: exc.DBAPIError) -> bool:
+    """Whether a row was locked by others for longer than this session waits."""
+    return getattr(error.orig, "sqlstate", None) == "55P03"
+
+
+def wait_for_locks(connection: Connection, seconds: float) -> None:
+    """How long the statements of this connection wait for a row that others have locked. SQLite
+    has no locks of rows."""
+    if connection.dialect.name == POSTGRESQL:
+        connection.exec_driver_sql(f"SET lock_timeout = {round(seconds * 1000)}")
 
 
 def in_words(error: exc.DBAPIError, url: URL) -> str:

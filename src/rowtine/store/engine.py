@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Generator
 
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine import URL
 
 from rowtine.errors import DatabaseError
@@ -15,17 +15,23 @@ from rowtine.store.dialect import (
     for_reading,
     in_one_statement,
     in_words,
+    is_blocked,
     is_transient,
     make_engine,
+    wait_for_locks,
     write_lock,
 )
 from rowtine.store.tables import SCHEMA
 
-__all__ = ["Database", "RejectedError", "TransientError", "Writer"]
+__all__ = ["BlockedError", "Database", "RejectedError", "TransientError", "Writer"]
 
 
 class TransientError(DatabaseError):
     """The database did not do it now; it may later. Whether a commit happened is unknown."""
+
+
+class BlockedError(TransientError):
+    """Others have locked a row of it for longer than it was to wait. Nothing was written."""
 
 
 class RejectedError(DatabaseError):
@@ -95,10 +101,14 @@ class Database:
 class Writer:
     """Writing transactions of one thread, one after the other on one connection: the server's
     prepared statements are those of a connection, and looking whether it still lives is a round
-    trip. One that has failed is given up, and the next transaction takes another."""
+    trip. One that has failed is given up, and the next transaction takes another.
 
-    def __init__(self, database: Database) -> None:
+    BlockedError if a row is locked by others for more than `patience` seconds: a person who looks
+    at it in an open transaction must not stop whoever else writes here."""
+
+    def __init__(self, database: Database, patience: float = 0.5) -> None:
         self._database = database
+        self._patience = patience
         self._connection: Connection | None = None
         self._at_once: Connection | None = None
 
@@ -110,13 +120,13 @@ class Writer:
                 yield connection
             return
         with _translated(self._database.url):
-            connection = self._at_once or self._database.autocommitting.connect()
+            connection = self._at_once or self._connect(self._database.autocommitting)
             self._at_once = None
             try:
                 with connection.begin():
                     yield connection
             except BaseException:
-                connection.close()
+                _discard(connection)
                 raise
             self._at_once = connection
 
@@ -125,7 +135,7 @@ class Writer:
         """As `Database.writing`."""
         engine, url = self._database.engine, self._database.url
         with _translated(url), write_lock(engine):
-            connection = self._connection or engine.connect()
+            connection = self._connection or self._connect(engine)
             self._connection = None
             try:
                 with connection.begin():
@@ -133,16 +143,32 @@ class Writer:
                 if then is not None:
                     then(connection)
             except BaseException:
-                connection.close()
+                _discard(connection)
                 raise
             self._connection = connection
 
+    def _connect(self, engine: Engine) -> Connection:
+        connection = engine.connect()
+        try:
+            with connection.begin():
+                wait_for_locks(connection, self._patience)
+        except BaseException:
+            _discard(connection)
+            raise
+        return connection
+
     def close(self) -> None:
-        """Give the connection back. Not while `writing`."""
+        """Close the connections. Not while `writing`."""
         for connection in (self._connection, self._at_once):
             if connection is not None:
-                connection.close()
+                _discard(connection)
         self._connection = self._at_once = None
+
+
+def _discard(connection: Connection) -> None:
+    """Close a connection, and not give it back to the pool: it has a patience of its own."""
+    connection.invalidate()
+    connection.close()
 
 
 @contextlib.contextmanager
@@ -151,6 +177,8 @@ def _translated(url: URL) -> Generator[None]:
     try:
         yield
     except exc.DBAPIError as error:
+        if is_blocked(error):
+            raise BlockedError(in_words(error, url)) from error
         if is_transient(error):
             raise TransientError(in_words(error, url)) from error
         # Not `from error`: PostgreSQL quotes the failing row, payloads included, and a traceback

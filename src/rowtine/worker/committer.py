@@ -23,6 +23,7 @@ from typing import Any, NamedTuple, cast
 from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.store import (
+    BlockedError,
     Connection,
     Database,
     TransientError,
@@ -78,6 +79,8 @@ class _Intent:
 
     item: Round | Outcome
     written: asyncio.Future[Written]
+    blocked: int = 0
+    """How often it was tried in vain, by itself."""
 
 
 @dataclass(slots=True, eq=False)
@@ -133,7 +136,7 @@ class Committer:
         self._waiting: list[_Intent] = []
         self._since = 0.0
         """When the first of those began to wait."""
-        self._alone: deque[_Intent] = deque()
+        self._alone: list[_Intent] = []
         """Those of a batch that failed: one of them cannot be written, and alone it fails alone."""
         self._busy = False
         self._open: set[_Intent] = set()
@@ -149,14 +152,20 @@ class Committer:
         """
         intent = _Intent(item, self._loop.create_future())
         self._open.add(intent)
+        self._put(intent)
+        return intent.written
+
+    def _put(self, intent: _Intent, *, alone: bool = False) -> None:
         with self._lock:
-            if not self._waiting:
-                self._since = clock.monotonic()
-            self._waiting.append(intent)
+            if alone:
+                self._alone.append(intent)
+            else:
+                if not self._waiting:
+                    self._since = clock.monotonic()
+                self._waiting.append(intent)
             busy, self._busy = self._busy, True
         if not busy:
             self._thread.submit(self._next)
-        return intent.written
 
     async def drained(self) -> None:
         """Wait until nothing is left to commit."""
@@ -177,7 +186,7 @@ class Committer:
     def _next(self) -> None:
         with self._lock:
             if self._alone:
-                taken = [self._alone.popleft()]
+                taken = [self._alone.pop()]
             else:
                 taken, self._waiting = self._waiting, []
             waited = clock.monotonic() - self._since
@@ -187,6 +196,8 @@ class Committer:
     def _try(self, batch: _Batch) -> None:
         try:
             committed = self._write(batch)
+        except BlockedError as error:
+            self._blocked(batch, error)
         except TransientError as error:
             batch.failures += 1
             log.warning("%s (try %d)", error, batch.failures)
@@ -203,6 +214,17 @@ class Committer:
             self._busy = bool(self._alone or self._waiting)
         if self._busy:
             self._thread.submit(self._next)  # after whoever else waits for this thread
+
+    def _blocked(self, batch: _Batch, error: BlockedError) -> None:
+        """Somebody else has locked what one of these is about: that one waits, the others do
+        not."""
+        if len(batch.intents) > 1:
+            self._alone.extend(batch.intents)
+            return
+        (intent,) = batch.intents
+        intent.blocked += 1
+        log.warning("%s (try %d)", error, intent.blocked)
+        self._on_the_loop(self._once_more, intent)
 
     def _write(self, batch: _Batch) -> Committed:
         rounds, outcomes = batch.items()
@@ -244,6 +266,10 @@ class Committer:
         """Try again, after a while: the database is away. So is it for those who wait meanwhile."""
         pause = backoff(batch.failures, clock.jitter())
         self._loop.call_later(pause, lambda: self._thread.submit(self._try, batch))
+
+    def _once_more(self, intent: _Intent) -> None:
+        pause = backoff(intent.blocked, clock.jitter())
+        self._loop.call_later(pause, lambda: self._put(intent, alone=True))
 
     def _done(self, batch: _Batch, committed: Committed) -> None:
         self._batches += 1
