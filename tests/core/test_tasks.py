@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -20,6 +21,10 @@ from rowtine import (
     shield,
     spawn,
 )
+from rowtine.core import tasks
+from rowtine.core.payload import Arguments
+from rowtine.core.round import Input, OneShotScheduler
+from rowtine.core.tasks import Group
 
 
 @durable
@@ -377,3 +382,49 @@ def test_max_concurrency_of_what_cannot_be_held_back_is_refused(begin: Begin) ->
             return str(error)
 
     assert "make it an @app.function" in begin(main).value
+
+
+async def spawning(count: int) -> None:
+    """Run the first round of a body that spawns so many calls."""
+
+    @durable
+    async def main(count: int) -> Any:
+        begun = [spawn(call("a")) for _ in range(count)]
+        return await begun[0]
+
+    await OneShotScheduler(main).run(Input(arguments=Arguments((count,))))
+
+
+def test_what_a_body_spawns_takes_memory_in_proportion_to_how_much_it_is() -> None:
+    def peak(count: int) -> int:
+        tracemalloc.start()
+        try:
+            asyncio.run(spawning(count))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)
+
+    assert peak(2_000) < 5 * peak(500)
+
+
+def test_a_body_that_spawns_looks_through_what_it_has_spawned_before_once_in_a_while() -> None:
+    looks = 0
+
+    class Counted(Group):
+        @property
+        def open(self) -> int:
+            nonlocal looks
+            looks += 1
+            return 1
+
+        @open.setter
+        def open(self, _: int) -> None:
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tasks, "Group", Counted)
+        asyncio.run(spawning(2_000))
+
+    assert looks < 10 * 2_000

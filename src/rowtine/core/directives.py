@@ -34,8 +34,9 @@ class Running(Shared):
     `interrupted` once it has heard it in a native await.
 
     `asked` is what it has asked for since its last wait without waiting for it: to begin members,
-    to stop some. `groups` are all that it has begun and `scopes` the time limits that it is in;
-    `told` is the one that it was last told of by a CancelledError, None if that was no time limit.
+    to stop some. `groups` are all that it has begun, of which it has looked through all but a few
+    and kept `open_groups`, and `scopes` the time limits that it is in; `told` is the one that it
+    was last told of by a CancelledError, None if that was no time limit.
 
     `replaying` while code runs that has run before, to bring the frame to where it stood. `natives`
     are the places of native awaits that a rebuild would repeat.
@@ -51,6 +52,7 @@ class Running(Shared):
         "native",
         "natives",
         "now",
+        "open_groups",
         "reason",
         "record",
         "replaying",
@@ -79,6 +81,7 @@ class Running(Shared):
         self.natives: dict[Any, None] = {}
         self.asked: list[Any] = []
         self.groups: list[Any] = []
+        self.open_groups = 0
         self.scopes: list[Any] = []
         self.told: Any = None
         self.draws: dict[str, int] = {}

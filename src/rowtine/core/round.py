@@ -365,14 +365,14 @@ class _Round:
     async def _do_asked(self, coroutine: Coroutine, frame: Frame) -> None:
         """Begin and stop members as the body has asked since its last wait, in that order."""
         asked, frame.running.asked = frame.running.asked, []
-        for each in asked:
-            place = self.places[coroutine.id]
+        place = self.places[coroutine.id]
+        for order, each in enumerate(asked, 1):
             if isinstance(each, Group):
                 await self._resolve_empty(self._spawn_group(coroutine, each))
             else:
                 ids = each.group.ids()[each.member : each.member + 1]
-                await self._cancel_all(await self.here.among(ids), place)
-            self.places[coroutine.id] = (*place, 1)
+                await self._cancel_all(await self.here.among(ids), self.places[coroutine.id])
+            self.places[coroutine.id] = (*place, order)
 
     def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
         """Begin the members of a group: an entry of the journal that is resolved at once."""

@@ -147,9 +147,15 @@ def spawn(here: Running, asked: Spawn) -> Group:
     """Ask for members to begin; raises here, at the call, what recording them raises."""
     group = Group(here.record(asked))
     here.asked.append(group)
-    here.groups = [each for each in here.groups if each.open > 0]
     here.groups.append(group)
+    if len(here.groups) > 2 * here.open_groups + _GROUPS:  # not at each: a body may spawn thousands
+        here.groups = [each for each in here.groups if each.open > 0]
+        here.open_groups = len(here.groups)
     return group
+
+
+_GROUPS = 10
+"""So many groups that are over may be left among those that a body has begun."""
 
 
 class Timeout:
