@@ -22,19 +22,12 @@ from rowtine.awaitables import (
 from rowtine.config import Settings
 from rowtine.context import Current, current, heartbeat
 from rowtine.core.directives import Call, Directive
+from rowtine.core.exchange import CallRequest, Exit, Incompatible, Input, Output, Poll
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture
 from rowtine.core.payload import Arguments
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.retry import Retry
-from rowtine.core.round import (
-    CallRequest,
-    Exit,
-    Incompatible,
-    Input,
-    OneShotScheduler,
-    Output,
-    Poll,
-)
+from rowtine.core.scheduler import OneShotScheduler
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status, register_error_type, register_output_type
 from rowtine.core.tasks import Promise, Task, Timeout

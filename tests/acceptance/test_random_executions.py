@@ -32,8 +32,10 @@ from databases import PostgresDatabases, SqliteDatabases
 from rowtine import AnyException, Cancelled, Conflict, call
 from rowtine.clock import new_seed
 from rowtine.core.coroutine import Slot
+from rowtine.core.exchange import Input
 from rowtine.core.phases import Phase
-from rowtine.core.round import Input, OneShotScheduler, frames
+from rowtine.core.scheduler import OneShotScheduler
+from rowtine.core.steps import frames
 from rowtine.functions import CoroutineFunction
 from rowtine.store import calls, recording, rounds, signals, stopping
 from rowtine.store.committing import Round, commit

@@ -16,11 +16,12 @@ from typing import Any
 
 from rowtine.codec import JsonCodec
 from rowtine.core.coroutine import Slot
+from rowtine.core.exchange import Exit, Incompatible, Input, Output, Poll
 from rowtine.core.futures import CallFuture, Remaining, join_future
 from rowtine.core.payload import Arguments, Codec, Identity
 from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind
 from rowtine.core.results import CallResult, CoroutineResult
-from rowtine.core.round import Exit, Incompatible, Input, OneShotScheduler, Output, Poll
+from rowtine.core.scheduler import OneShotScheduler
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
 from rowtine.functions import CoroutineFunction

@@ -13,7 +13,7 @@ import pytest
 
 from core.scheduling import COLD, JSON, WARM, Begin, durable, recorder
 from rowtine import RegistrationError, call, gather
-from rowtine.core.round import Poll
+from rowtine.core.exchange import Poll
 
 
 @durable

@@ -11,8 +11,8 @@ import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import Call, CallResult, RemoteError, Status, call, gather, sleep
+from rowtine.core.exchange import Poll
 from rowtine.core.phases import Kind
-from rowtine.core.round import Poll
 
 
 @durable

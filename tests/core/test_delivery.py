@@ -9,7 +9,7 @@ import pytest
 
 from core.scheduling import COLD, WARM, Begin, Mode, durable
 from rowtine import CallResult, call, gather
-from rowtine.core.round import Input, Poll
+from rowtine.core.exchange import Input, Poll
 
 
 @durable

@@ -13,9 +13,10 @@ import pytest
 from core.scheduling import durable
 from rowtine import call, gather
 from rowtine.core import eager
+from rowtine.core.exchange import Exit, Input, Poll
 from rowtine.core.payload import Arguments
 from rowtine.core.results import CallResult
-from rowtine.core.round import Exit, Input, OneShotScheduler, Poll
+from rowtine.core.scheduler import OneShotScheduler
 
 variable = contextvars.ContextVar("variable", default=0)
 

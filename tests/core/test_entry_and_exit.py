@@ -13,7 +13,8 @@ import pytest
 from core.scheduling import COLD, JSON, Begin, Mode, durable
 from rowtine import Status, call, register_error_type, register_output_type
 from rowtine.codec import JsonCodec
-from rowtine.core.round import Exit, Input, OneShotScheduler
+from rowtine.core.exchange import Exit, Input
+from rowtine.core.scheduler import OneShotScheduler
 from rowtine.errors import Cancelled, RegistrationError, RemoteError
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.scheduling import Begin, durable, recorder
 from rowtine import RemoteError, all, call, gather
-from rowtine.core.round import Poll
+from rowtine.core.exchange import Poll
 
 
 @durable

@@ -11,7 +11,8 @@ import pytest
 
 from core.scheduling import COLD, WARM, Begin, Mode, durable, recorder
 from rowtine import UsageError, call, gather, race
-from rowtine.core.round import Input, OneShotScheduler
+from rowtine.core.exchange import Input
+from rowtine.core.scheduler import OneShotScheduler
 
 
 @durable

@@ -11,8 +11,8 @@ import pytest
 
 from core.scheduling import ROWS, Begin, Execution, Rows, durable
 from rowtine import CallResult, CoroutineResult, Reset, any, call, gather, race
+from rowtine.core.exchange import Input, Poll
 from rowtine.core.phases import Resolution
-from rowtine.core.round import Input, Poll
 from rowtine.core.state import Coroutine
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from core.scheduling import Begin, Execution, durable
 from rowtine import Status, call, gather
+from rowtine.core.exchange import Poll
 from rowtine.core.phases import Resolution
-from rowtine.core.round import Poll
 
 
 @durable

@@ -8,7 +8,7 @@ import pytest
 
 from core.scheduling import Begin, durable
 from rowtine import call, gather, race
-from rowtine.core.round import Poll
+from rowtine.core.exchange import Poll
 
 
 @durable

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from core.scheduling import COLD, JSON, MODES, ROWS, TWICE, WARM, Begin, Execution, Mode, durable
 from rowtine import AnyException, RemoteError, Reset, any, call, gather, race
-from rowtine.core.round import Poll
+from rowtine.core.exchange import Poll
 
 Program = list[Any]
 

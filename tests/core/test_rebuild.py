@@ -14,9 +14,10 @@ import pytest
 from core.scheduling import COLD, JSON, ROWS, WARM, Begin, Execution, Mode, durable, recorder
 from rowtine import CallResult, call, gather, race, sleep
 from rowtine.core.coroutine import Frame, Slot
+from rowtine.core.exchange import Input, Poll
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Resolution
-from rowtine.core.round import Input, Poll, frames
+from rowtine.core.steps import frames
 
 
 @durable

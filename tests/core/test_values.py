@@ -16,7 +16,8 @@ import pytest
 from core.scheduling import Begin, durable
 from rowtine import CallResult, DecodeError, RemoteError, Status, any, call, gather
 from rowtine.codec import JsonCodec
-from rowtine.core.round import Exit, Input, OneShotScheduler
+from rowtine.core.exchange import Exit, Input
+from rowtine.core.scheduler import OneShotScheduler
 
 
 @dataclass

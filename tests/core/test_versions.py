@@ -11,8 +11,9 @@ import pytest
 from core.scheduling import COLD, JSON, Begin, Execution, durable, recorder
 from rowtine import DecodeError, call, gather, race, sleep
 from rowtine.core.coroutine import Slot
+from rowtine.core.exchange import Incompatible, Input, Poll
 from rowtine.core.payload import Arguments
-from rowtine.core.round import Incompatible, Input, OneShotScheduler, Poll
+from rowtine.core.scheduler import OneShotScheduler
 
 
 @durable

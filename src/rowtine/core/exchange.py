@@ -15,6 +15,7 @@ from rowtine.core.phases import Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
+from rowtine.core.values import value
 
 __all__ = [
     "CallRequest",
@@ -25,6 +26,7 @@ __all__ = [
     "JoinChange",
     "Output",
     "Poll",
+    "Polling",
 ]
 
 
@@ -175,6 +177,28 @@ class Poll:
     native: list[Where] = field(default_factory=_no_places)
     """Where coroutines that suspend in this round have awaited natively in it: these awaits run
     again at a rebuild."""
+
+
+@value
+class Polling:
+    """When an execution is to have its next round: at how many results, or after how long."""
+
+    min_results: int = 1
+    max_results: int = 10
+    max_wait_seconds: float | None = None
+
+    def poll(self, state: State, changes: Changes, native: list[Where]) -> Poll:
+        """The end of a round after which calls are outstanding."""
+        outstanding = state.outstanding_calls
+        return Poll(
+            state,
+            [call for call in changes.calls if not call.cancelled],
+            max(1, min(outstanding, self.min_results)),
+            max(1, min(outstanding, self.max_results)),
+            self.max_wait_seconds,
+            changes,
+            native=native,
+        )
 
 
 @dataclass(slots=True)

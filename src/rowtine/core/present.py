@@ -5,29 +5,15 @@ asked for, at most once.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from rowtine.core.coroutine import Continuation, Entry, Frame, Step
 from rowtine.core.futures import CallFuture
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
 from rowtine.core.state import Coroutine, Loader, State
+from rowtine.core.steps import Running
 
-__all__ = ["Present", "Running"]
-
-
-@dataclass(slots=True)
-class Running:
-    """A body that is not suspended: it makes one step, with what its wait came to. The step is a
-    task, None until it is begun."""
-
-    coroutine: Coroutine
-    frame: Frame
-    continuation: Continuation
-    resolved: Entry | None
-    task: asyncio.Task[Step] | None = None
+__all__ = ["Present"]
 
 
 class Present:

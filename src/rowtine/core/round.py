@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import sys
-from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -18,27 +16,15 @@ from rowtine.core.coroutine import (
     Continuation,
     Entry,
     Frame,
-    Raised,
     Slot,
     Step,
     Suspended,
     Wait,
     Where,
-    drive,
     placed,
 )
-from rowtine.core.directives import Body
 from rowtine.core.ends import failure, result_of, success
-from rowtine.core.exchange import (
-    CallRequest,
-    Changes,
-    Exit,
-    Incompatible,
-    Input,
-    JoinChange,
-    Output,
-    Poll,
-)
+from rowtine.core.exchange import CallRequest, Changes, Exit, Input, JoinChange, Output, Polling
 from rowtine.core.futures import (
     AllFuture,
     AnyFuture,
@@ -47,126 +33,26 @@ from rowtine.core.futures import (
     RaceFuture,
     join_future,
 )
-from rowtine.core.payload import Codec, Identity, Payload
+from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
-from rowtine.core.present import Present, Running
+from rowtine.core.present import Present
 from rowtine.core.results import CallResult, CoroutineResult
-from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
+from rowtine.core.state import Coroutine, Loader, State
+from rowtine.core.steps import (
+    Running,
+    body_of,
+    request_of,
+    resolution_of,
+    resumed,
+    started,
+    step_made_by,
+    wait_of,
+)
 from rowtine.core.tasks import TIMEOUT, Group
-from rowtine.errors import AnyException, IncompatibleState, UsageError
+from rowtine.errors import AnyException, UsageError
 
-__all__ = [
-    "CallRequest",
-    "Changes",
-    "Exit",
-    "Incompatible",
-    "Input",
-    "JoinChange",
-    "OneShotScheduler",
-    "Output",
-    "Poll",
-]
+__all__ = ["Round"]
 
-
-# ---------------------------------------------------------------------------------- the scheduler
-
-
-class OneShotScheduler:
-    """Runs one execution, one round at a time.
-
-    `entry_point` is an async ``@app.function`` or ``@app.coroutine``. `version` gates the state:
-    one that was saved under another version comes to `Incompatible` (None, here or there: the
-    journal decides alone). `poll_min_results`, `poll_max_results` and `poll_max_wait_seconds`
-    say when the next round is due: at that many results, or after that time.
-    """
-
-    def __init__(
-        self,
-        entry_point: Any,
-        version: str | None = sys.version,
-        poll_min_results: int = 1,
-        poll_max_results: int = 10,
-        poll_max_wait_seconds: float | None = None,
-        *,
-        codec: Codec | None = None,
-    ) -> None:
-        self.entry_point = entry_point
-        body = entry_point if isinstance(entry_point, Body) else getattr(entry_point, "body", None)
-        self.body: Body | None = body if isinstance(body, Body) else None
-        self.version = version
-        self.poll_min_results = poll_min_results
-        self.poll_max_results = poll_max_results
-        self.poll_max_wait_seconds = poll_max_wait_seconds
-        self.codec: Codec = codec or Identity()
-
-    def with_codec(self, codec: Codec) -> OneShotScheduler:
-        """The same scheduler with another codec."""
-        other = copy(self)
-        other.codec = codec
-        return other
-
-    async def run(
-        self, input: Input, loader: Loader | None = None, first: Running | None = None
-    ) -> Output:
-        """Run one round.
-
-        `loader` answers for what a partial state left out; a state of this scheduler's own is
-        whole and needs none. `first` is what `begin` has begun. If this task is cancelled, running
-        bodies are cancelled with it and suspended ones are dropped without running any of their
-        code.
-        """
-        try:
-            if first is None and input.state is None and self.body is not None:
-                begun = self.begin(self.body, input, contextvars.copy_context())
-                if isinstance(begun, CoroutineResult):
-                    return Exit(begun, Changes())
-                first = begun
-            state = self._state(input)
-        except IncompatibleState as error:
-            return Incompatible(str(error))
-        round = _Round(self, state, loader, input.now)
-        try:
-            return await round.run(input, first)
-        except IncompatibleState as error:
-            await round.abandon()
-            return Incompatible(str(error))
-        except BaseException:
-            await round.abandon()
-            raise
-
-    def begin(
-        self, body: Body, input: Input, context: contextvars.Context
-    ) -> CoroutineResult | Running:
-        """Let the main body make its first step, in `context`, which becomes its own. What it came
-        to if it has ended in it, as most calls do: that takes no round. Else its first round has
-        begun, and `run` goes on with it."""
-        continuation = Continuation(body, input.arguments, began=input.now)
-        frame = Frame(context, self.codec, 0, input.seed)
-        task = eager.start(_steps(frame, continuation, self.codec, None), context=context)
-        if eager.over(task):
-            step = _step_made_by(task)
-            if not isinstance(step, Suspended) and not frame.running.groups:
-                return result_of(0, step, self.codec)
-        return Running(Coroutine(0, None, continuation), frame, continuation, None, task)
-
-    def _state(self, input: Input) -> State:
-        state: Any = input.state
-        if state is None:
-            return State(version=self.version, seed=input.seed)
-        if not isinstance(state, State):
-            raise IncompatibleState(f"the state is a {type(state).__name__}, not a State")
-        if None not in (state.version, self.version) and state.version != self.version:
-            raise IncompatibleState(
-                f"the state was saved under version {state.version!r}, this is {self.version!r}"
-            )
-        if state.semantics != SEMANTICS:
-            raise IncompatibleState(
-                f"the state has engine semantics {state.semantics}, this is {SEMANTICS}"
-            )
-        return state.copied()
-
-
-# --------------------------------------------------------------------------------------- a round
 
 _Place = tuple[int, ...]
 """Where a coroutine stands in the order of this round: the order of delivery (poll errors, the
@@ -179,19 +65,20 @@ _TURNS = 100
 turn: a round that never ends must not keep whoever would stop it from running."""
 
 
-class _Round:
+class Round:
     """The working copy of one round."""
 
     def __init__(
         self,
-        scheduler: OneShotScheduler,
+        codec: Codec,
+        polling: Polling,
         state: State,
         loader: Loader | None,
         now: datetime | None,
     ) -> None:
-        self.scheduler = scheduler
+        self.codec = codec
+        self.polling = polling
         self.now = now
-        self.codec = scheduler.codec
         self.state = state
         self.here = Present(state, loader)
         self.root = contextvars.copy_context()
@@ -206,8 +93,11 @@ class _Round:
     # -- the flow
 
     async def run(self, input: Input, first: Running | None) -> Output:
-        if first is not None:
+        """Run it. `first` is a body that the scheduler has begun or resumed for it."""
+        if first is not None and input.state is None:
             self._begin(first)
+        elif first is not None:
+            self._go_on(first, input.results[0])
         elif input.state is None:
             error = UsageError("the entry point is not an async @app.function or @app.coroutine")
             return Exit(self._failure(0, error), self.changes)
@@ -228,7 +118,9 @@ class _Round:
         while running := list(self.here.running.values()):
             if (turns := turns + 1) % _TURNS == 0:
                 await asyncio.sleep(0)
-            tasks = [self._started(each) for each in running]
+            # A task begins here and no earlier: never amid the bookkeeping for another body, and
+            # after those before it.
+            tasks = [each.task or started(each, self.codec) for each in running]
             idle = True
             # All that are over, in the order in which they began: a set has no order.
             for each, task in zip(running, tasks, strict=True):
@@ -236,17 +128,9 @@ class _Round:
                     idle = False
                     del self.here.running[each.coroutine.id]
                     self.here.stepping.add(each.coroutine.id)
-                    await self._stepped(each.coroutine, each.frame, _step_made_by(task))
+                    await self._stepped(each.coroutine, each.frame, step_made_by(task))
             if idle:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-
-    def _started(self, running: Running) -> asyncio.Task[Step]:
-        """The task of a body, which begins here and no earlier: never amid the bookkeeping for
-        another, and after those before it."""
-        if running.task is None:
-            step = _steps(running.frame, running.continuation, self.codec, running.resolved)
-            running.task = eager.start(step, context=running.frame.context)
-        return running.task
 
     def _output(self) -> Output:
         state, changes = self.state, self.changes
@@ -255,18 +139,8 @@ class _Round:
             self._issue(request)
         if state.exit is not None and state.outstanding_calls == 0:
             return Exit(state.exit, changes)
-        calls = [call for call in changes.calls if not call.cancelled]
-        state.prev_callers = [call.coroutine_id for call in calls]
-        outstanding = state.outstanding_calls
-        return Poll(
-            state=state,
-            calls=calls,
-            min_results=max(1, min(outstanding, self.scheduler.poll_min_results)),
-            max_results=max(1, min(outstanding, self.scheduler.poll_max_results)),
-            max_wait_seconds=self.scheduler.poll_max_wait_seconds,
-            changes=changes,
-            native=list(self.native),
-        )
+        state.prev_callers = [call.coroutine_id for call in changes.calls if not call.cancelled]
+        return self.polling.poll(state, changes, list(self.native))
 
     def _issue(self, request: CallRequest) -> None:
         request.call_id = self.state.next_call_id
@@ -302,6 +176,12 @@ class _Round:
         self.places[0] = ()
         self.here.running[0] = first
 
+    def _go_on(self, main: Running, result: CallResult) -> None:
+        """Main has been resumed with what its call came to."""
+        self._answered(main.coroutine, result.call_id, resolution_of(result), (3, 0))
+        self.here.owned[0] = main.coroutine
+        self._run_on(main, (3, 0, 1))
+
     def _resume_ready(self) -> None:
         ready, self.state.ready = self.state.ready, []
         for order, coroutine in enumerate(ready):
@@ -310,23 +190,16 @@ class _Round:
     def _step(self, coroutine: Coroutine, resolved: Entry | None, place: _Place) -> None:
         """Have a body started or resumed, as a task: it may await natively, and so may its
         siblings."""
-        continuation = _body_of(coroutine)
-        frame = continuation.slot.take()
+        frame = body_of(coroutine).slot.take()
         if frame is None:
             frame = Frame(self.root.copy(), self.codec, coroutine.id, self.state.seed)
-        coroutine = self.here.own(coroutine)
-        journal = continuation.journal
-        if resolved is not None:
-            journal = None if journal is None else (*journal, resolved)
-            coroutine.seq += 1
-        # The round's own, like the coroutine.
-        coroutine.coroutine = Continuation(
-            continuation.body, continuation.input, journal, continuation.began
-        )
-        coroutine.result = coroutine.wait = None
-        self.state.suspended.pop(coroutine.id, None)
-        self.places[coroutine.id] = place
-        self.here.running[coroutine.id] = Running(coroutine, frame, continuation, resolved)
+        self._run_on(resumed(self.here.own(coroutine), frame, resolved), place)
+
+    def _run_on(self, running: Running, place: _Place) -> None:
+        id = running.coroutine.id
+        self.state.suspended.pop(id, None)
+        self.places[id] = place
+        self.here.running[id] = running
 
     async def _stepped(self, coroutine: Coroutine, frame: Frame, step: Step) -> None:
         if isinstance(step, Suspended):
@@ -342,7 +215,7 @@ class _Round:
     async def _suspend(
         self, coroutine: Coroutine, frame: Frame, step: Suspended, wait: Wait
     ) -> None:
-        _body_of(coroutine).slot = Slot(frame)
+        body_of(coroutine).slot = Slot(frame)
         coroutine.wait = wait
         self.native |= dict.fromkeys(step.native)
         self.state.suspended[coroutine.id] = coroutine
@@ -381,7 +254,7 @@ class _Round:
         group.first = ids.start
         change = self._opened(coroutine, wait, ids, None)
         change.pending, change.resolution = 0, Resolution.RESULT
-        continuation = _body_of(coroutine)
+        continuation = body_of(coroutine)
         if continuation.journal is not None:
             entry = Entry(wait, Resolution.RESULT, ids.start)
             continuation.journal = (*continuation.journal, entry)
@@ -405,19 +278,7 @@ class _Round:
     def _request(
         self, coroutine: Coroutine, wait: Wait, where: Where | None, parked: bool | None = None
     ) -> None:
-        request = CallRequest(
-            function=wait.function,
-            input=wait.input,
-            kind=wait.kind,
-            coroutine_id=coroutine.id,
-            seq=coroutine.seq,
-            parent_id=coroutine.parent_id if coroutine.coroutine is None else None,
-            serves=coroutine.serves if coroutine.coroutine is None else None,
-            where=where,
-            options=wait.options,
-            token=wait.token,
-            parked=parked,
-        )
+        request = request_of(coroutine, wait, where, parked)
         coroutine.limited = parked is not None
         coroutine.result = CallFuture()  # its id comes when the order of the round is known
         self.requests[coroutine.id, coroutine.seq] = self.places[coroutine.id], request
@@ -525,7 +386,7 @@ class _Round:
         """Whether one of the tasks that a coroutine begins to wait for has ended before."""
         if coroutine.id in self.here.gone or coroutine.result is None:
             return
-        taken = _wait_of(coroutine).taken
+        taken = wait_of(coroutine).taken
         ended = await self.here.ended([id for id in coroutine.members if id not in taken])
         if ended is not None:
             await self._give(coroutine, ended)
@@ -564,7 +425,7 @@ class _Round:
         coroutine = self.here.own(coroutine)
         self.places[id] = self.places[timer]
         await self._withdraw(coroutine, timer)
-        entry = Entry(_wait_of(coroutine), Resolution.TIMEOUT, at=self.now, decided_by=timer)
+        entry = Entry(wait_of(coroutine), Resolution.TIMEOUT, at=self.now, decided_by=timer)
         self._step(coroutine, entry, (*self.places[id], 1))
 
     # -- results
@@ -573,7 +434,7 @@ class _Round:
         coroutine = self.here.caller(result.call_id)
         if coroutine is None:
             return  # nobody waits for it, or no longer
-        resolution = Resolution.RESULT if result.error is None else Resolution.ERROR
+        resolution = resolution_of(result)
         self._answered(coroutine, result.call_id, resolution, place)
         await self._wake(coroutine, resolution, result.value, result.error)
 
@@ -601,7 +462,7 @@ class _Round:
     ) -> None:
         """What `coroutine` waits for has ended: resume its body, or end what has none."""
         if coroutine.kind is Kind.COROUTINE:
-            wait = _wait_of(coroutine)
+            wait = wait_of(coroutine)
             decided_by = None
             if wait.kind is Kind.TASK:
                 decided_by = self._join_change(coroutine).decided_by
@@ -676,7 +537,7 @@ class _Round:
     def _join_change(self, parent: Coroutine) -> JoinChange:
         if (change := self.changes.joins.get((parent.id, parent.seq))) is not None:
             return change
-        return self._changed(parent, _wait_of(parent), parent.members)
+        return self._changed(parent, wait_of(parent), parent.members)
 
     async def _resolve(self, parent: Coroutine, decided_by: int | None) -> None:
         """A join is ready: load what it needs, stop the losers, wake its owner."""
@@ -737,7 +598,7 @@ class _Round:
         self.places[coroutine.id] = place
         await self._withdraw(coroutine)
         if coroutine.kind is Kind.COROUTINE:
-            entry = Entry(_wait_of(coroutine), Resolution.CANCELLED, at=self.now, reason=reason)
+            entry = Entry(wait_of(coroutine), Resolution.CANCELLED, at=self.now, reason=reason)
             self._step(coroutine, entry, (*place, 1))
         else:
             await self._finish(coroutine, self._failure(coroutine.id, asyncio.CancelledError()))
@@ -799,18 +660,6 @@ class _Round:
         return coroutine.shielded
 
 
-def _body_of(coroutine: Coroutine) -> Continuation:
-    if coroutine.coroutine is None:
-        raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks its body")
-    return coroutine.coroutine
-
-
-def _wait_of(coroutine: Coroutine) -> Wait:
-    if coroutine.wait is None:
-        raise IncompatibleState(f"the state of coroutine {coroutine.id} lacks what it waits for")
-    return coroutine.wait
-
-
 def _given_up_how(timer: int | None) -> Resolution:
     return Resolution.CANCELLED if timer is None else Resolution.TIMEOUT
 
@@ -828,31 +677,3 @@ def _decided_together(future: JoinFuture) -> bool:
             return future.first_result is None
         case RaceFuture():
             return False
-
-
-async def _steps(
-    frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
-) -> Step:
-    frame.running.task = asyncio.current_task()
-    try:
-        return await drive(frame, continuation, codec, resolved)
-    finally:
-        # Its context holds the frame: what is not a cycle needs no garbage collector.
-        frame.running.task = None
-
-
-def _step_made_by(task: asyncio.Task[Step]) -> Step:
-    """A body that cancels its own task takes the step that runs it along."""
-    try:
-        return eager.outcome(task)
-    except asyncio.CancelledError:
-        return Raised(asyncio.CancelledError())
-
-
-def frames(state: State) -> Mapping[int, Slot]:
-    """The warm frames of a state, by coroutine."""
-    return {
-        id: coroutine.coroutine.slot
-        for id, coroutine in state.suspended.items()
-        if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
-    }

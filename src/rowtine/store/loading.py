@@ -16,11 +16,11 @@ from sqlalchemy import Connection
 from rowtine.clock import new_seed
 from rowtine.core.coroutine import Continuation, Slot
 from rowtine.core.directives import Call
+from rowtine.core.exchange import Input
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind, Phase
 from rowtine.core.results import CoroutineResult
-from rowtine.core.round import Input
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
 from rowtine.errors import NotFound, RemoteError

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from rowtine import quiet
 from rowtine.context import here
+from rowtine.core.exchange import Exit, Incompatible, Output
 from rowtine.core.options import DEFAULT
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Phase
 from rowtine.core.results import CoroutineResult
-from rowtine.core.round import Exit, Incompatible, OneShotScheduler, Output
+from rowtine.core.scheduler import OneShotScheduler
 from rowtine.core.state import Coroutine
 from rowtine.errors import UsageError
 from rowtine.store.committing import Round, commit

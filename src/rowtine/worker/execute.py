@@ -12,9 +12,9 @@ from rowtine import clock, quiet
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Body
 from rowtine.core.exchange import Exit, Incompatible, Input, Poll
-from rowtine.core.present import Running
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import status_for_output
+from rowtine.core.steps import Running
 from rowtine.errors import DecodeError, IncompatibleState, NotFound, Reset
 from rowtine.functions import Function
 from rowtine.store import loading

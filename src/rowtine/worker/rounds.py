@@ -17,9 +17,9 @@ from rowtine.core import eager
 from rowtine.core.exchange import CallRequest, Exit, Incompatible, Input, Output, Poll
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind
-from rowtine.core.present import Running
-from rowtine.core.round import OneShotScheduler, frames
+from rowtine.core.scheduler import OneShotScheduler
 from rowtine.core.state import Loader
+from rowtine.core.steps import Running, frames
 from rowtine.functions import Function
 from rowtine.probes import Probe
 from rowtine.registry import Registry

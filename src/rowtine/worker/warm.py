@@ -13,8 +13,8 @@ from dataclasses import replace
 from rowtine.core.coroutine import Slot
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, Future, RaceFuture, Remaining
 from rowtine.core.phases import Kind
-from rowtine.core.round import frames
 from rowtine.core.state import Coroutine, State
+from rowtine.core.steps import frames
 from rowtine.core.values import value
 from rowtine.store.loading import Execution
 
