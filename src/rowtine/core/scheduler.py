@@ -75,14 +75,14 @@ class OneShotScheduler:
         without running any of their code.
         """
         try:
-            if first is None:
-                begun = self._first_step(input)
-                if isinstance(begun, Poll | Exit):
-                    return begun
-                first = begun
             state = self._state(input)
         except IncompatibleState as error:
             return Incompatible(str(error))
+        if first is None:
+            begun = self._first_step(input)
+            if isinstance(begun, Poll | Exit):
+                return begun
+            first = begun
         round = Round(self.codec, self.polling, state, loader, input.now)
         try:
             return await round.run(input, first)
@@ -123,12 +123,11 @@ class OneShotScheduler:
 
         What the round came to, if that step brings it to its next call or to its end, as most do.
         Else its round has begun, and `run` goes on with it. None, and nothing has happened, if it
-        is another sort of round. IncompatibleState if the state is of another version.
+        is another sort of round. The state is one that this scheduler would not refuse.
         """
-        state: Any = input.state
-        if not isinstance(state, State) or (main := _alone(input, state)) is None:
+        state = input.state
+        if state is None or (main := _alone(input, state)) is None:
             return None
-        self._check(state)
         continuation = main.coroutine
         frame = None if continuation is None else continuation.slot.take()
         if frame is None:
@@ -184,11 +183,6 @@ class OneShotScheduler:
             return State(version=self.version, seed=input.seed)
         if not isinstance(state, State):
             raise IncompatibleState(f"the state is a {type(state).__name__}, not a State")
-        self._check(state)
-        return state.copied()
-
-    def _check(self, state: State) -> None:
-        """IncompatibleState if this scheduler cannot run it."""
         if None not in (state.version, self.version) and state.version != self.version:
             raise IncompatibleState(
                 f"the state was saved under version {state.version!r}, this is {self.version!r}"
@@ -197,6 +191,7 @@ class OneShotScheduler:
             raise IncompatibleState(
                 f"the state has engine semantics {state.semantics}, this is {SEMANTICS}"
             )
+        return state.copied()
 
 
 def _alone(input: Input, state: State) -> Coroutine | None:

@@ -108,6 +108,20 @@ class Rounds:
             )
         return made
 
+    def resume(
+        self, function: Function[..., Any], execution: Execution, input: Input
+    ) -> tuple[Output, float] | Running | None:
+        """Run a round that is over with one step of the main body, as most are; or else what `run`
+        has to go on with."""
+        if timeout_of(execution, function) is not None:
+            return None
+        self._prepare(execution)
+        began = clock.monotonic()
+        output = self.scheduler(function).resume(input)
+        if not isinstance(output, Poll | Exit):
+            return output
+        return self._over(function, execution, output, began)
+
     async def run(
         self,
         function: Function[..., Any],
@@ -119,9 +133,7 @@ class Rounds:
         """Run one round, within what is left of the attempt's running time; with the seconds that
         the attempt has been running."""
         scheduler = self.scheduler(function)
-        quiet.install()
-        if execution.seen_round is not None:
-            self._stands[execution.id] = execution.stand
+        self._prepare(execution)
         began = clock.monotonic()
         timeout = timeout_of(execution, function)
         output: Output | None
@@ -133,6 +145,16 @@ class Rounds:
             if output is None:
                 error = timed_out(function.name, timeout)
                 output = Exit(failure(error, self._setup.codec))
+        return self._over(function, execution, output, began)
+
+    def _prepare(self, execution: Execution) -> None:
+        quiet.install()
+        if execution.seen_round is not None:
+            self._stands[execution.id] = execution.stand
+
+    def _over(
+        self, function: Function[..., Any], execution: Execution, output: Output, began: float
+    ) -> tuple[Output, float]:
         if isinstance(output, Poll):
             native.report(function.name, output.native)
         return output, execution.running_seconds + clock.monotonic() - began

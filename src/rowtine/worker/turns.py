@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from rowtine.core import eager
+from rowtine.core.exchange import Input, Output
+from rowtine.core.steps import Running
+from rowtine.functions import Function
 from rowtine.store import rounds as claims
+from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Rows
+from rowtine.store.outcomes import Outcome
 from rowtine.worker.ends import Spawn
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.handoff import End, Handoff, Turn, round_input, taken
@@ -52,7 +58,8 @@ class Turns:
                 entered = execution
                 self._rounds.enter(execution)
             try:
-                await self._take_one(turn.kept, turn.ends)
+                with suppress(Lost):
+                    await self._take_one(turn.kept, turn.ends)
             except asyncio.CancelledError:
                 # For ever: what it has claimed is given back.
                 self._over(turn, self._handoff.takes_long)
@@ -71,13 +78,31 @@ class Turns:
     async def _take_one(self, kept: Kept, ends: Sequence[End]) -> None:
         execution = kept.execution
         execution.now = self._gateway.now(execution.now)
-        registry = self._setup.registry
-        function = registry.function(execution.function)
-        reader = Reader(
-            self._gateway, lambda c: Rows(c, registry.body, execution, None, kept.slots)
-        )
+        function = self._setup.registry.function(execution.function)
         input = round_input(kept, ends, execution.now)
-        running = eager.Begun(self._rounds.run(function, execution, input, reader))
+        first = self._rounds.resume(function, execution, input)
+        given: Mapping[int, Outcome | Round] = taken(ends)
+        if isinstance(first, tuple):
+            output, seconds = first
+        else:
+            output, seconds, given = await self._run(kept, ends, function, input, first)
+        if await self._rounds.end(execution, function, output, seconds, kept, given):
+            for end in ends:
+                end.written(True)
+
+    async def _run(
+        self,
+        kept: Kept,
+        ends: Sequence[End],
+        function: Function[..., Any],
+        input: Input,
+        first: Running | None,
+    ) -> tuple[Output, float, Mapping[int, Outcome | Round]]:
+        """Run a round that takes more than the step of one body, of which `first` may be the
+        first; with what of its ends is to be written with it."""
+        execution, body = kept.execution, self._setup.registry.body
+        reader = Reader(self._gateway, lambda c: Rows(c, body, execution, None, kept.slots))
+        running = eager.Begun(self._rounds.run(function, execution, input, reader, first))
         running.step()
         given = taken(ends)
         try:
@@ -85,15 +110,11 @@ class Turns:
                 given = {}
                 await self._take_longer(execution, ends)
             output, seconds = await running
-        except BaseException as error:
+        except BaseException:
             await _ended(running)
             drop(kept.slots)
-            if isinstance(error, Lost):
-                return
             raise
-        if await self._rounds.end(execution, function, output, seconds, kept, given):
-            for end in ends:
-                end.written(True)
+        return output, seconds, given
 
     async def _take_longer(self, execution: Execution, ends: Sequence[End]) -> None:
         """The round reads, or awaits natively. What it was given does not wait for that, and nobody
