@@ -10,6 +10,7 @@ import rowtine
 from benchmarks.bodies import async_body, body
 from benchmarks.engines.protocol import Engine, Program, Shape, Start
 from rowtine.store import schema
+from rowtine.worker.garbage import collect_seldom
 
 
 class Rowtine(Engine):
@@ -33,6 +34,7 @@ class Rowtine(Engine):
 
     @contextmanager
     def working(self) -> Generator[None]:
+        collect_seldom()  # as `rowtine worker` does it
         with self.app.worker().start() as worker:
             yield
             if worker.error is not None:

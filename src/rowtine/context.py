@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 from rowtine.core.payload import Codec, Payload
-from rowtine.core.values import value
 from rowtine.errors import UsageError
 
 __all__ = ["Current", "Here", "current", "heartbeat", "here"]
@@ -34,15 +32,22 @@ class Current:
     """What the last heartbeat of the attempts before this one said."""
 
 
-@value
-class Here:
+class Here(Protocol):
     """What a worker leaves in the context of the bodies that it runs."""
 
-    current: Callable[[], Current]
-    details: Payload
-    codec: Codec
-    beat: Callable[[Payload], bool]
-    """Renews the lease and writes details; whether the call is still this worker's to run."""
+    @property
+    def codec(self) -> Codec: ...
+
+    @property
+    def details(self) -> Payload:
+        """What the heartbeats of the attempts before have said."""
+        ...
+
+    def current(self) -> Current: ...
+
+    def beat(self, details: Payload) -> bool:
+        """Renew the lease and write details; whether the call is still this worker's to run."""
+        ...
 
 
 here: ContextVar[Here | None] = ContextVar("rowtine_here", default=None)
@@ -54,9 +59,10 @@ def current() -> Current:
     UsageError outside a call; DecodeError if the details of its heartbeats fit no class of today.
     """
     found = _here("current")
-    if found.details is None:
+    details = found.details
+    if details is None:
         return found.current()
-    return replace(found.current(), details=found.codec.decode(found.details))
+    return replace(found.current(), details=found.codec.decode(details))
 
 
 def heartbeat(details: Any = None) -> None:

@@ -70,8 +70,9 @@ def _installed() -> bool:
 def install() -> None:
     """Stand in front of the factory of log records and of `warnings.showwarning`.
 
-    Does nothing where it has been done. It is asked for before every round, because a program may
-    set its own factory at any time, and `warnings.catch_warnings` puts back what it has found.
+    Does nothing where it has been done. It is asked for whenever a body may be rebuilt, because a
+    program may set its own factory at any time, and `warnings.catch_warnings` puts back what it
+    has found.
     """
     if _installed():
         return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHOP = '''
+import gc
 import os
 import time
 from dataclasses import dataclass
@@ -53,6 +54,12 @@ def joined(*words: str, **more: int) -> str:
 @app.function
 def fail(message: str) -> None:
     raise ValueError(message)
+
+
+@app.function
+def garbage() -> list[int]:
+    """After how many new objects the process collects garbage, and how many it never looks at."""
+    return [gc.get_threshold()[0], gc.get_freeze_count()]
 
 
 @app.function

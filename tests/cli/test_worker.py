@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -70,7 +71,7 @@ def test_it_says_whom_it_serves_without_the_password(serving: Shell) -> None:
     line = worker.err_until("serves")
     worker.signal(signal.SIGTERM)
 
-    assert f"worker process {worker.pid} serves 8 functions of shop:app on sqlite:///" in line
+    assert f"worker process {worker.pid} serves 9 functions of shop:app on sqlite:///" in line
     assert worker.wait().code == 0
 
 
@@ -90,6 +91,18 @@ def test_concurrency_bounds_what_runs_at_once(serving: Shell, sqlite_url: str) -
 
     assert running == [(2,)]
     assert {first, second, third} == {"a", "b", "c"}
+    assert worker.wait().code == 0
+
+
+def test_its_process_collects_garbage_seldom_and_not_what_is_imported(serving: Shell) -> None:
+    worker = serving.start("worker", "shop:app")
+
+    said = serving("start", "shop:app", "garbage", "--wait")
+    worker.signal(signal.SIGTERM)
+
+    often, kept = json.loads(said.out)
+    assert often == 10_000
+    assert kept > 10_000
     assert worker.wait().code == 0
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import gc
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from rowtine.errors import NotFound, RowtineError, SchemaError, UsageError
 from rowtine.store import Database, calls, reports
 from rowtine.store import schema as revisions
 from rowtine.store.outcomes import Settled
+from rowtine.worker.garbage import collect_seldom
 
 __all__ = ["main"]
 
@@ -187,10 +187,7 @@ def worker(
         target,
         app.database.name,
     )
-    # This process is the worker's own. What is imported by now stays, and a full collection of
-    # garbage that goes through it holds up everything for 60 to 90 ms.
-    gc.collect()
-    gc.freeze()
+    collect_seldom()  # this process is the worker's own
     made.run_until_signalled()
     log.info("worker process %d has stopped", os.getpid())
     return 0

@@ -11,7 +11,7 @@ from rowtine.core.coroutine import Where
 from rowtine.core.directives import Call
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Arguments, Payload
-from rowtine.core.phases import Kind, Resolution
+from rowtine.core.phases import WITHDRAWN, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status
@@ -161,6 +161,11 @@ class Changes:
     """call id -> the timer of the time limit that ended its wait."""
     released: dict[tuple[int, int], int] = field(default_factory=_no_released)
     """Coroutine and seq of a join -> how many of its parked members may begin."""
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether some calls are no longer waited for."""
+        return not WITHDRAWN.isdisjoint(self.delivered.values())
 
 
 @dataclass(slots=True)

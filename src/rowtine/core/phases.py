@@ -94,5 +94,5 @@ class Resolution(StrEnum):
     """The time limit was over in which the coroutine was."""
 
 
-WITHDRAWN = (Resolution.CANCELLED, Resolution.TIMEOUT)
+WITHDRAWN = frozenset({Resolution.CANCELLED, Resolution.TIMEOUT})
 """The caller gave up, before or after there was an outcome."""

@@ -122,6 +122,8 @@ def status_for_error(error: BaseException) -> Status:
 
 def status_for_output(output: object) -> Status:
     """The Status of a returned value."""
+    if len(_OUTPUTS) == 1:
+        return Status.OK  # as in most programs
     return _lookup(_OUTPUTS, output, Status.OK)
 
 

@@ -78,10 +78,12 @@ class Round:
 
     def family(self) -> list[Round]:
         """This round and the last rounds that it was given, those first."""
-        below = [
-            each for end in self.taken.values() if isinstance(end, Round) for each in end.family()
-        ]
-        return [*below, self]
+        family: list[Round] = []
+        for end in self.taken.values():
+            if isinstance(end, Round):
+                family += end.family()
+        family.append(self)
+        return family
 
     def outcomes(self) -> list[Outcome]:
         """The outcomes of calls that this round was given."""
@@ -235,7 +237,7 @@ def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, lis
 
 def _gives_up(round: Round) -> bool:
     changes = round.output.changes
-    return changes is None or any(how in WITHDRAWN for how in changes.delivered.values())
+    return changes is None or changes.gives_up
 
 
 def _cancelled_by(round: Round) -> ColumnElement[bool] | None:

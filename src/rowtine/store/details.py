@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from rowtine.context import Current, Here
-from rowtine.core.payload import Codec
+from rowtine.context import Current
+from rowtine.core.payload import Codec, Payload
 from rowtine.store.calls import Claimed
 from rowtine.store.loading import Execution
 
-__all__ = ["details_before", "details_to_text", "told"]
+__all__ = ["Told", "details_before", "details_to_text"]
 
 
 def details_to_text(claim: int, details: str, before: str | None) -> str:
@@ -40,24 +40,39 @@ def details_before(claim: int, text: str | None) -> str | None:
     return None if payload is None else bytes(payload).decode()
 
 
-def told(attempted: Claimed | Execution, codec: Codec, beat: Callable[[str | None], bool]) -> Here:
-    """What the bodies of this attempt can ask. `beat` is given the column, or None where a
-    heartbeat says nothing new."""
-    before = details_before(attempted.claim, attempted.details)
+class Told:
+    """What the bodies of an attempt can ask. `renew` is given the column of a heartbeat, or None
+    where that says nothing new."""
 
-    def say(details: str | None) -> bool:
-        claim = attempted.claim
-        return beat(None if details is None else details_to_text(claim, details, before))
+    __slots__ = ("_attempted", "_renew", "codec")
 
-    return Here(lambda: _current(attempted), before, codec, say)
+    def __init__(
+        self,
+        attempted: Claimed | Execution,
+        codec: Codec,
+        renew: Callable[[Claimed | Execution, str | None], bool],
+    ) -> None:
+        self._attempted = attempted
+        self._renew = renew
+        self.codec = codec
 
+    @property
+    def details(self) -> Payload:
+        return details_before(self._attempted.claim, self._attempted.details)
 
-def _current(attempted: Claimed | Execution) -> Current:
-    return Current(
-        id=attempted.id,
-        function=attempted.function,
-        attempt=attempted.attempt,
-        root_id=attempted.root_id,
-        caller_id=attempted.caller_id,
-        deadline=attempted.deadline,
-    )
+    def current(self) -> Current:
+        attempted = self._attempted
+        return Current(
+            id=attempted.id,
+            function=attempted.function,
+            attempt=attempted.attempt,
+            root_id=attempted.root_id,
+            caller_id=attempted.caller_id,
+            deadline=attempted.deadline,
+        )
+
+    def beat(self, details: Payload) -> bool:
+        column = None
+        if details is not None:
+            column = details_to_text(self._attempted.claim, details, self.details)
+        return self._renew(self._attempted, column)

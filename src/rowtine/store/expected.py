@@ -27,7 +27,7 @@ from sqlalchemy import (
 
 from rowtine.core.exchange import Exit, Poll
 from rowtine.core.payload import Codec
-from rowtine.core.phases import WITHDRAWN, Kind, Phase
+from rowtine.core.phases import Kind, Phase
 from rowtine.store import statements as sql
 from rowtine.store.committing import Committed, Round, Writes
 from rowtine.store.each import Each, as_document, in_document
@@ -46,10 +46,16 @@ class Expected:
     """A batch as it is written if every fence holds."""
 
     def __init__(
-        self, writes: Writes, rounds: Sequence[Round], outcomes: Sequence[Outcome]
+        self,
+        writes: Writes,
+        rounds: Sequence[Round],
+        every: Sequence[Round],
+        outcomes: Sequence[Outcome],
     ) -> None:
         self._writes = writes
         self._rounds = rounds
+        self._every = every
+        """The rounds and those that they were given."""
         self._outcomes = outcomes
 
     def write(self, connection: Connection) -> Committed | None:
@@ -74,10 +80,9 @@ class Expected:
         )
 
     def _fences(self) -> dict[str, Any]:
-        every = [each for round in self._rounds for each in round.family()]
         states: list[dict[str, Any]] = []
         claims: dict[str, int | None] = {}
-        for each in every:
+        for each in self._every:
             execution = each.execution
             if execution.seen_round is None:
                 claims[execution.id] = execution.claim
@@ -85,12 +90,12 @@ class Expected:
                 states.append(
                     {"f": execution.id, "run": execution.run, "round": execution.seen_round}
                 )
-        for outcome in (*self._outcomes, *(end for each in every for end in each.outcomes())):
+        for outcome in (*self._outcomes, *(end for each in self._every for end in each.outcomes())):
             claims[outcome.id] = outcome.claim
         return {
             "states": [state["f"] for state in states],
             "calls": claims,
-            "roots": {each.execution.root_id for each in every if each.begins},
+            "roots": {each.execution.root_id for each in self._every if each.begins},
             "fenced_states": as_document(states),
             "fenced_calls": as_document([{"f": id, "claim": claims[id]} for id in claims]),
             "how_many_states": len(states),
@@ -119,14 +124,14 @@ def expected(
         writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
     if writes.released or not writes.rows.keys() <= set(sql.EXPECTED) or sql.twice(writes.rows):
         return None
-    return Expected(writes, rounds, outcomes)
+    return Expected(writes, rounds, every, outcomes)
 
 
 def _is_simple(round: Round) -> bool:
     """Whether what a round does depends on nothing but that its fence holds."""
     execution, output = round.execution, round.output
     changes = output.changes
-    if changes is None or any(how in WITHDRAWN for how in changes.delivered.values()):
+    if changes is None or changes.gives_up:
         return False
     if execution.seen_round is not None and (not round.taken or execution.held):
         return False  # it was claimed: what has arrived, or was asked for meanwhile, is to be seen

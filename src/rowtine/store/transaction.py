@@ -23,7 +23,7 @@ from rowtine.core.scheduler import OneShotScheduler
 from rowtine.core.state import Coroutine
 from rowtine.errors import UsageError
 from rowtine.store.committing import Round, commit
-from rowtine.store.details import told
+from rowtine.store.details import Told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
 from rowtine.store.locks import lock
@@ -146,7 +146,7 @@ def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
 
     def run() -> None:
         # The row is locked by the caller's transaction: a heartbeat has nothing to renew.
-        here.set(told(loaded.execution, scheduler.codec, lambda _: True))
+        here.set(Told(loaded.execution, scheduler.codec, lambda *_: True))
         try:
             answer.append(asyncio.run(scheduler.run(loaded.input, _Beside(loaded.rows, asked))))
         except BaseException as error:

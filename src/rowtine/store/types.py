@@ -103,9 +103,12 @@ class Many(TypeDecorator[Collection[Any]]):
 
     def process_bind_param(self, value: Collection[Any] | None, dialect: Dialect) -> Any:
         values = sorted(value or ())
-        if dialect.name == "postgresql":
+        text = msgspec.json.encode(values).decode()
+        if dialect.name != "postgresql":
+            return text
+        if "\\" in text:
             return "{" + ",".join(map(_element, values)) + "}"
-        return msgspec.json.encode(values).decode()
+        return "{" + text[1:-1] + "}"  # without escapes both write the same
 
 
 def _element(value: str | int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from rowtine import clock, quiet
+from rowtine import clock
 from rowtine.core.coroutine import Slot
 from rowtine.core.directives import Body
 from rowtine.core.exchange import Exit, Incompatible, Input, Poll
@@ -115,7 +115,6 @@ class Executor:
         input: Input,
         context: contextvars.Context,
     ) -> None:
-        quiet.install()
         begun = self.rounds.scheduler(function).begin(body, input, context.copy())
         if isinstance(begun, Running):
             rest = self._first_round(claimed, function, input, begun)

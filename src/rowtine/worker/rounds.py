@@ -26,7 +26,7 @@ from rowtine.registry import Registry
 from rowtine.store import rounds as claims
 from rowtine.store.calls import Claimed, Seat
 from rowtine.store.committing import Begins, Round
-from rowtine.store.details import told
+from rowtine.store.details import Told
 from rowtine.store.loading import Execution
 from rowtine.store.outcomes import Outcome
 from rowtine.worker import native
@@ -85,14 +85,13 @@ class Rounds:
 
     def enter(self, attempted: Claimed | Execution) -> None:
         """Tell what runs in this context which call it runs for."""
+        here.set(Told(attempted, self._setup.codec, self._renew))
+
+    def _renew(self, attempted: Claimed | Execution, details: str | None) -> bool:
         held, lease = (attempted.id, attempted.claim), self._setup.settings.lease
-
-        def renew(details: str | None) -> bool:
-            # A body keeps the context of its first round.
-            stand = self._stands.get(attempted.id)
-            return beat(self._gateway.database, held, stand, self._setup.worker, lease, details)
-
-        here.set(told(attempted, self._setup.codec, renew))
+        # A body keeps the context of its first round.
+        stand = self._stands.get(attempted.id)
+        return beat(self._gateway.database, held, stand, self._setup.worker, lease, details)
 
     def scheduler(self, function: Function[..., Any]) -> OneShotScheduler:
         made = self._schedulers.get(function.name)
@@ -115,7 +114,7 @@ class Rounds:
         has to go on with."""
         if timeout_of(execution, function) is not None:
             return None
-        self._prepare(execution)
+        self._stands[execution.id] = execution.stand
         began = clock.monotonic()
         output = self.scheduler(function).resume(input)
         if not isinstance(output, Poll | Exit):
@@ -133,7 +132,9 @@ class Rounds:
         """Run one round, within what is left of the attempt's running time; with the seconds that
         the attempt has been running."""
         scheduler = self.scheduler(function)
-        self._prepare(execution)
+        quiet.install()  # a body may be rebuilt
+        if execution.seen_round is not None:
+            self._stands[execution.id] = execution.stand
         began = clock.monotonic()
         timeout = timeout_of(execution, function)
         output: Output | None
@@ -146,11 +147,6 @@ class Rounds:
                 error = timed_out(function.name, timeout)
                 output = Exit(failure(error, self._setup.codec))
         return self._over(function, execution, output, began)
-
-    def _prepare(self, execution: Execution) -> None:
-        quiet.install()
-        if execution.seen_round is not None:
-            self._stands[execution.id] = execution.stand
 
     def _over(
         self, function: Function[..., Any], execution: Execution, output: Output, began: float
@@ -204,17 +200,17 @@ class Rounds:
             _let_go(kept, output)
             self._held.release(begins.ids.values())
             raise
-        self._held.release([execution.id])
-        self._held.release(set(begins.ids.values()) - written.begun)
+        begun = written.begun  # of the whole batch
+        self._held.release([execution.id, *(i for i in begins.ids.values() if i not in begun)])
         if not written.held:
             log.info("%s: another worker's round was faster", execution.id)
             _let_go(kept, output)
             return False
         self._setup.probe("committed", execution.id)
         self._keep(round, output, kept)
-        self._held.coming -= written.begun
         for call in output.calls:
-            if (id := begins.ids.get(call.call_id)) is not None and id in written.begun:
+            if (id := begins.ids.get(call.call_id)) is not None and id in begun:
+                self._held.coming.discard(id)
                 self._begin(_begun(id, call, execution, written.at))
         return True
 
