@@ -22,6 +22,7 @@ class Rowtine(Engine):
         super().__init__(url)
         self.app = rowtine.App(url)
         self.programs = register(self.app, self.step)
+        collect_seldom()  # as `rowtine worker` does at its start
 
     def prepare(self) -> None:
         schema.migrate(self.url)
@@ -34,7 +35,6 @@ class Rowtine(Engine):
 
     @contextmanager
     def working(self) -> Generator[None]:
-        collect_seldom()  # as `rowtine worker` does it
         with self.app.worker().start() as worker:
             yield
             if worker.error is not None:
