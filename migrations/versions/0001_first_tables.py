@@ -164,8 +164,6 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("finished_at", types.moment),
         sa.PrimaryKeyConstraint("id", name="pk_calls"),
         _belongs_to_call("execution_id", "fk_calls_execution", schema),
-        sa.UniqueConstraint("execution_id", "run", "call_id", name="uq_calls_call"),
-        sa.UniqueConstraint("execution_id", "run", "coroutine_id", "seq", name="uq_calls_journal"),
         sa.CheckConstraint(
             "kind IN ('function', 'timer', 'promise', 'signal')", name="ck_calls_kind"
         ),
@@ -231,6 +229,22 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         ),
         schema=schema,
         postgresql_with=_HOT,
+    )
+    _partial_index(
+        "uq_calls_call",
+        "calls",
+        ["execution_id", "run", "call_id"],
+        "execution_id IS NOT NULL",
+        schema,
+        unique=True,
+    )
+    _partial_index(
+        "uq_calls_journal",
+        "calls",
+        ["execution_id", "run", "coroutine_id", "seq"],
+        "execution_id IS NOT NULL",
+        schema,
+        unique=True,
     )
     _partial_index(
         "ix_calls_due",

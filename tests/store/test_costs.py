@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, select
 import rowtine
 from rowtine.clock import new_id
 from rowtine.core.coroutine import Slot
-from rowtine.store import calls, rounds, tables
+from rowtine.store import calls, each, rounds, tables
 from rowtine.store.calls import NewCall
 from rowtine.store.loading import Loaded, load
 from store.by_hand import Hand
@@ -209,6 +209,22 @@ def test_a_round_sends_as_many_statements_whatever_it_delivers(hand: Hand) -> No
         sent[answered] = len(statements)
 
     assert sent[2] == sent[10]
+
+
+def test_a_very_wide_round_is_written_so_many_rows_at_a_time(
+    postgresql_hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One statement for all would take longer than the server gives it, at every try."""
+    monkeypatch.setattr(each, "AT_ONCE", 40)
+    sent = {}
+    for children in (30, 100):
+        id = postgresql_hand.start(Bodies.wide(children))
+        with counted(postgresql_hand.app.database.engine) as statements:
+            postgresql_hand.round(id, Bodies.wide)
+        sent[children] = len(statements)
+
+    assert sent[100] == sent[30] + 2
+    assert len(postgresql_hand.claim("leaf", limit=200)) == 130
 
 
 def test_outcomes_are_written_with_as_many_statements_whatever_their_number(hand: Hand) -> None:

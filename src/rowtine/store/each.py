@@ -9,7 +9,7 @@ SQLite has no round trips: there it is `executemany`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
@@ -45,6 +45,7 @@ __all__ = [
     "Insert",
     "Update",
     "as_document",
+    "fit_into_one",
     "in_document",
     "moment",
     "write",
@@ -171,19 +172,40 @@ def write(connection: Connection, *batches: Mapping[Each, Rows]) -> datetime:
     """Make these writes; the database's time after them.
 
     The batches come one after the other. On PostgreSQL those of one batch are one statement, so
-    that no two of them may touch the same row, or see what another did.
+    that no two of them may touch the same row, or see what another did; more of them where there
+    are so many rows that one statement might take longer than it is given.
     """
     at: Any = None
     together = in_one_statement(connection)
     for batch in batches:
         chosen = {each: rows for each, rows in batch.items() if rows}
-        if together and chosen:
-            documents = {each.parameter: as_document(rows) for each, rows in chosen.items()}
-            at = _together(tuple(chosen)).execute(connection, documents).scalar_one()
+        if together:
+            for part in _parts(chosen):
+                documents = {each.parameter: as_document(rows) for each, rows in part.items()}
+                at = _together(tuple(part)).execute(connection, documents).scalar_one()
         else:
             for each, rows in chosen.items():
                 each.for_one.execute(connection, rows)
     return moment(connection) if at is None else moment_read(at)
+
+
+AT_ONCE = 5_000
+"""Rows that a statement makes of one write: a second or less, where it is given twenty."""
+
+
+def fit_into_one(batch: Mapping[Each, Rows]) -> bool:
+    """Whether these writes are not too many for one statement."""
+    return all(len(rows) <= AT_ONCE for rows in batch.values())
+
+
+def _parts(batch: Mapping[Each, Rows]) -> Iterator[Mapping[Each, Rows]]:
+    if fit_into_one(batch):
+        yield from [batch] if batch else []
+        return
+    for first in range(0, max(map(len, batch.values())), AT_ONCE):
+        yield {
+            each: rows[first : first + AT_ONCE] for each, rows in batch.items() if len(rows) > first
+        }
 
 
 def moment(connection: Connection) -> datetime:

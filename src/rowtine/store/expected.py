@@ -30,7 +30,7 @@ from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind, Phase
 from rowtine.store import statements as sql
 from rowtine.store.committing import Committed, Round, Writes
-from rowtine.store.each import Each, as_document, in_document
+from rowtine.store.each import Each, as_document, fit_into_one, in_document
 from rowtine.store.locks import LOCKED_CALLS, LOCKED_STATES
 from rowtine.store.outcomes import Outcome
 from rowtine.store.prepared import Prepared
@@ -123,6 +123,8 @@ def expected(
     if mark is not None:
         writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
     if writes.released or not writes.rows.keys() <= set(sql.EXPECTED) or sql.twice(writes.rows):
+        return None
+    if not fit_into_one(writes.rows):
         return None
     return Expected(writes, rounds, every, outcomes)
 

@@ -130,8 +130,6 @@ calls = Table(
     ForeignKeyConstraint(
         ["execution_id"], [f"{SCHEMA}.calls.id"], name="fk_calls_execution", ondelete="CASCADE"
     ),
-    UniqueConstraint("execution_id", "run", "call_id", name="uq_calls_call"),
-    UniqueConstraint("execution_id", "run", "coroutine_id", "seq", name="uq_calls_journal"),
     _one_of("ck_calls_kind", "kind", CALL_KINDS),
     _one_of("ck_calls_phase", "phase", Phase),
     _one_of("ck_calls_status", "status", Status, null=True),
@@ -184,6 +182,25 @@ calls = Table(
         "(COALESCE(resolution, '') = 'timeout') = (decided_by IS NOT NULL)",
         name="ck_calls_decided",
     ),
+)
+# Not of roots, of which each is in every index that it has a part in three times: queued, running
+# and done.
+_partial(
+    "uq_calls_call",
+    calls.c.execution_id,
+    calls.c.run,
+    calls.c.call_id,
+    unique=True,
+    where="execution_id IS NOT NULL",
+)
+_partial(
+    "uq_calls_journal",
+    calls.c.execution_id,
+    calls.c.run,
+    calls.c.coroutine_id,
+    calls.c.seq,
+    unique=True,
+    where="execution_id IS NOT NULL",
 )
 # What workers take, by what they filter on; and what the clock answers.
 _partial(
