@@ -88,8 +88,8 @@ class Worker:
         self._listener = Listener(
             database, self.wake, lambda failures: backoff(failures, clock.jitter())
         )
-        self._more = False
-        """Whether the last claim took as much as it wanted: there may be more of it."""
+        self._more_calls = self._more_rounds = False
+        """Whether there may be some to claim: the last claim took as many as it wanted, say."""
         self._told = False
         """Whether somebody said that there is something to claim."""
         self._look_at = 0.0
@@ -159,7 +159,7 @@ class Worker:
                 loop.call_soon_threadsafe(self._wake_up)
 
     def _wake_up(self) -> None:
-        self._more = self._told = True
+        self._more_calls = self._more_rounds = self._told = True
         self._look_at = 0.0  # it may be due later
         self._wake.set()
 
@@ -192,8 +192,10 @@ class Worker:
         )
         left = interval if due.next_in is None else min(interval, due.next_in)
         self._look_at = clock.monotonic() + left
-        self._more = self._more or due.work or due.clocked or due.late or due.lost
-        return due.clocked or due.late or due.lost
+        see_to = due.clocked or due.late or due.lost
+        if due.work or see_to:
+            self._more_calls = self._more_rounds = True
+        return see_to
 
     async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
         """Take what fits, if there may be something."""
@@ -201,10 +203,14 @@ class Worker:
         see_to = False if self._told else await self._look(gateway)
         self._told = False
         lease, version, functions = self.settings.lease, self.version, self._functions()
-        for_calls, for_rounds = self._held.room(), self._held.room_for_rounds()
-        if not self._more or not (see_to or for_calls or for_rounds):
+        for_calls = self._held.room() if self._more_calls else 0
+        for_rounds = self._held.room_for_rounds() if self._more_rounds else 0
+        if not (see_to or for_calls or for_rounds):
             return [], []
-        self._more = False
+        if for_calls:
+            self._more_calls = False
+        if for_rounds:
+            self._more_rounds = False
         tries = 0
 
         def claim(connection: Connection) -> tuple[list[str], list[Claimed]]:
@@ -221,8 +227,9 @@ class Worker:
 
         way = gateway.write if see_to else gateway.write_at_once
         woken, claimed = await way(claim)
-        # As much as was wanted, or no room for what there may be; or not all was seen to at once.
-        self._more = self._more or len(woken) >= for_rounds or len(claimed) >= for_calls or see_to
+        # As many as were wanted; or not all was seen to at once.
+        self._more_calls |= see_to or 0 < for_calls <= len(claimed)
+        self._more_rounds |= see_to or 0 < for_rounds <= len(woken)
         self._look_at = 0.0 if see_to else self._look_at
         self.probe("claimed")
         return woken, claimed
@@ -288,7 +295,7 @@ class Worker:
 
     def _over(self, id: str) -> None:
         self._held.rounds.discard(id)
-        if self._more:
+        if self._more_calls or self._more_rounds:
             self._wake.set()
 
     def _heard(self, committed: Committed) -> None:
@@ -296,7 +303,7 @@ class Worker:
         if committed.due_in is None:
             return
         if committed.due_in <= 0:
-            self._more = True
+            self._more_calls = self._more_rounds = True
             self._wake.set()
         elif (at := clock.monotonic() + committed.due_in) < self._look_at:
             self._look_at = at
@@ -309,9 +316,10 @@ class Worker:
 
     async def _wait(self) -> None:
         """Until something may be due: a commit of ours, a free place, or the next look."""
-        if self._more and self._held.room() > 0 and self._held.room_for_rounds() > 0:
+        calls = self._more_calls and self._held.room() > 0
+        if calls or (self._more_rounds and self._held.room_for_rounds() > 0):
             await asyncio.sleep(0)
-            return  # without room for both, the next claim is for when a place is free
+            return  # what there is no room for is claimed when a place is free
         left = self._look_at - clock.monotonic()
         if left > 0:
             with suppress(TimeoutError):
