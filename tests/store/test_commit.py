@@ -494,9 +494,8 @@ def test_a_batch_locks_states_by_id_and_then_calls(postgres: Hand, postgresql_ur
     assert calls_free == [True] * 3
 
 
-@pytest.mark.parametrize("statement", ["renew", "release"])
-def test_the_heartbeat_locks_states_in_the_order_of_a_batch(
-    statement: str, postgres: Hand, postgresql_url: str
+def test_who_gives_rounds_back_locks_states_in_the_order_of_a_batch(
+    postgres: Hand, postgresql_url: str
 ) -> None:
     first, second = sorted(suspended(postgres, "wide", 1) for _ in range(2))
     postgres.answer("one", value=1, limit=2)
@@ -507,10 +506,7 @@ def test_the_heartbeat_locks_states_in_the_order_of_a_batch(
 
     def work() -> None:
         with postgres.app.database.writing() as connection:
-            if statement == "renew":
-                rounds.renew_rounds(connection, WORKER, [first, second], 30)
-            else:
-                rounds.release_rounds(connection, WORKER, [first, second])
+            rounds.release_rounds(connection, WORKER, [first, second])
 
     with holding(postgresql_url, "states", first):
         working = threading.Thread(target=work)
@@ -518,6 +514,24 @@ def test_the_heartbeat_locks_states_in_the_order_of_a_batch(
         wait_until(lambda: blocked(postgresql_url))
         assert is_free(postgresql_url, "states", second)
     working.join(60)
+
+
+def test_a_heartbeat_passes_by_what_others_hold(postgres: Hand, postgresql_url: str) -> None:
+    first, second = sorted(suspended(postgres, "wide", 1) for _ in range(2))
+    postgres.answer("one", value=1, limit=2)
+    with postgres.app.database.writing() as connection:
+        rounds.claim_rounds(connection, WORKER, ["wide"], None, 2, 30)
+    claims = dict(query(postgresql_url, "select id, wake_at from states"))
+
+    with (
+        holding(postgresql_url, "states", first),
+        postgres.app.database.writing() as connection,
+    ):
+        rounds.renew_rounds(connection, WORKER, [first, second], 3000)
+    renewed = dict(query(postgresql_url, "select id, wake_at from states"))
+
+    assert [renewed[id] > claims[id] for id in claims if str(id) == first] == [False]
+    assert [renewed[id] > claims[id] for id in claims if str(id) == second] == [True]
 
 
 def test_a_claim_passes_by_what_others_hold(postgres: Hand, postgresql_url: str) -> None:

@@ -401,7 +401,10 @@ def test_what_a_worker_gives_back(full: Full) -> None:
 def test_a_sweep(full: Full) -> None:
     with full.seen(), full.database.writing() as connection:
         recording.fire_timers(connection, 100)
-        stopping.expire(connection, full.hand.app.codec, 100)
+        [
+            stopping.expire(connection, full.hand.app.codec, id)
+            for id in stopping.late(connection, 100)
+        ]
         leases.recover(connection, 100)
 
 

@@ -172,5 +172,85 @@ def test_who_looks_at_a_row_in_an_open_transaction_holds_up_nobody_else(
     assert_lawful(postgresql_url)
 
 
+def test_who_looks_at_a_call_that_runs_costs_no_other_call_its_lease(postgresql_url: str) -> None:
+    app = rowtine.App(postgresql_url, lease=2)
+    LET_GO.clear()
+
+    @app.function(name="wait")
+    async def wait(name: str) -> str:
+        await asyncio.to_thread(LET_GO.wait, 60)
+        return name
+
+    looked_at, other = app.start(wait("looked at")), app.start(wait("other"))
+    kept = (  # for longer than a lease and its heartbeat
+        f"select count(*) from calls where id = '{other.id}'"
+        " and lease_expires > started_at + interval '6 seconds'"
+    )
+    with app.worker().start():
+        wait_until(lambda: set(phases(postgresql_url).values()) == {"running"})
+        try:
+            with connect(postgresql_url) as somebody:
+                somebody.query("begin")
+                somebody.query(f"select 1 from calls where id = '{looked_at.id}' for update")
+                wait_until(lambda: query(postgresql_url, kept) == [(1,)], timeout=20)
+                somebody.query("commit")
+        finally:
+            LET_GO.set()
+
+        assert [looked_at.result(timeout=30), other.result(timeout=30)] == ["looked at", "other"]
+    app.close()
+
+    assert query(postgresql_url, f"select attempt from calls where id = '{other.id}'") == [(1,)]
+    assert_lawful(postgresql_url)
+
+
+@pytest.mark.parametrize(
+    "locked",
+    [
+        "calls where kind = 'timer' and due < now() + interval '30 seconds'",
+        "states where id in (select execution_id from calls where kind = 'timer')",
+        "calls where deadline is not null",
+    ],
+    ids=["a timer", "who waits for a timer", "a call with a deadline"],
+)
+def test_what_the_clock_has_made_due_and_somebody_has_locked_holds_up_nobody_else(
+    locked: str, postgresql_url: str
+) -> None:
+    app = rowtine.App(postgresql_url, poll_interval=0.1)
+
+    @app.function(name="one")
+    async def one(x: int) -> int:
+        return x + 1
+
+    @app.function(name="sleeps")
+    async def sleeps(seconds: float) -> str:
+        await rowtine.sleep(seconds)
+        return "slept"
+
+    def counted(condition: str) -> int:
+        ((count,),) = query(postgresql_url, f"select count(*) from calls where {condition}")
+        return int(count)
+
+    handle = app.start(sleeps.options(deadline=60)(1.0))
+    late = app.start(sleeps.options(deadline=1.0)(60))
+    with app.worker().start():
+        wait_until(lambda: counted("kind = 'timer'") == 2)
+        with connect(postgresql_url) as somebody:
+            somebody.query("begin")
+            somebody.query(f"select 1 from {locked} for update")
+            wait_until(lambda: counted("due < now() and kind = 'timer'") == 1)
+            wait_until(lambda: counted("deadline < now()") == 1)
+            others = [app.start(one(n)).result(timeout=8) for n in range(20)]
+            somebody.query("commit")
+
+        assert handle.result(timeout=30) == "slept"
+        with pytest.raises(rowtine.TimedOut):
+            late.result(timeout=30)
+    app.close()
+
+    assert others == list(range(1, 21))
+    assert_lawful(postgresql_url)
+
+
 def phases(url: str) -> dict[str, str]:
     return {row["function"]: row["phase"] for row in rows(url, "calls")}

@@ -17,14 +17,26 @@ __all__ = ["give_back", "give_back_unknown", "heartbeat", "recover", "renew"]
 
 
 def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float) -> set[str]:
-    """Renew the leases of these (id, claim); the ids that are still held."""
+    """Renew the leases of these (id, claim); the ids that are still held.
+
+    What somebody else has locked is not waited for: the leases of all others would end meanwhile.
+    """
     if not held:
         return set()
-    standing = lock_calls(connection, [id for id, _ in held])
-    mine = {id for id, fence in held if _is_held(standing.get(id), fence)}
+    free = lock(connection, (), [id for id, _ in held], free=True).calls
+    mine = {id for id, fence in held if id in free and _is_held(free[id], fence)}
     if mine:
         _RENEW.execute(connection, {"ids": mine, "lease": lease})
+    if locked := [id for id, _ in held if id not in free]:
+        found = _LOCKED.execute(connection, {"ids": locked})
+        claims = {id: claim for id, phase, claim in found if phase == Phase.RUNNING}
+        mine |= {id for id, fence in held if claims.get(id) == fence}
     return mine
+
+
+_LOCKED = Prepared(
+    select(as_text(calls.c.id), calls.c.phase, calls.c.claim).where(among(calls.c.id))
+)
 
 
 def _is_held(call: LockedCall | None, fence: int) -> bool:

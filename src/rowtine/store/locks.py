@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, false, func, literal, null, or_, select, union_all
+from sqlalchemy import (
+    CTE,
+    Connection,
+    Select,
+    and_,
+    false,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    union_all,
+)
 
 from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
@@ -53,7 +65,7 @@ class Locked(NamedTuple):
     """Those of the roots that were told to stop. They are not locked."""
 
 
-LOCKED_STATES = (
+_STATES = (
     select(
         literal("state").label("what"),
         as_text(states.c.id).label("id"),
@@ -70,12 +82,9 @@ LOCKED_STATES = (
     )
     .where(among(states.c.id, "states"))
     .order_by(states.c.id)
-    .with_for_update(key_share=True)
-    .cte("locked_states")
-    .prefix_with("MATERIALIZED")
 )
 
-LOCKED_CALLS = (
+_CALLS = (
     select(
         literal("call").label("what"),
         as_text(calls.c.id).label("id"),
@@ -89,10 +98,16 @@ LOCKED_CALLS = (
     )
     .where(among(calls.c.id, "calls"))
     .order_by(calls.c.id)
-    .with_for_update(key_share=True)
-    .cte("locked_calls")
-    .prefix_with("MATERIALIZED")
 )
+
+
+def _locked(rows: Select[*tuple[Any, ...]], name: str, *, skip: bool = False) -> CTE:
+    locking = rows.with_for_update(key_share=True, skip_locked=skip)
+    return locking.cte(name).prefix_with("MATERIALIZED")
+
+
+LOCKED_STATES = _locked(_STATES, "locked_states")
+LOCKED_CALLS = _locked(_CALLS, "locked_calls")
 
 _ROOTS = select(
     literal("root").label("what"),
@@ -103,9 +118,18 @@ _ROOTS = select(
     false().label("other"),
 ).where(among(calls.c.id, "roots"), calls.c.cancelling)
 
-# An Append runs its parts one after the other: the states are locked before the calls.
-_STATES_TOO = [each for each in LOCKED_STATES.c if each.name != "quiet"]
-_LOCK = Prepared(union_all(select(*_STATES_TOO), select(LOCKED_CALLS), _ROOTS))
+
+def _lock(states: CTE, calls: CTE) -> Prepared:
+    # An Append runs its parts one after the other: the states are locked before the calls.
+    states_too = [each for each in states.c if each.name != "quiet"]
+    return Prepared(union_all(select(*states_too), select(calls), _ROOTS))
+
+
+_LOCK = _lock(LOCKED_STATES, LOCKED_CALLS)
+
+_LOCK_FREE = _lock(
+    _locked(_STATES, "locked_states", skip=True), _locked(_CALLS, "locked_calls", skip=True)
+)
 
 
 def lock(
@@ -113,10 +137,16 @@ def lock(
     states: Collection[str],
     calls: Collection[str],
     roots: Collection[str] = (),
+    *,
+    free: bool = False,
 ) -> Locked:
-    """Lock states, then calls, in one statement; and look which of the roots were told to stop."""
+    """Lock states, then calls, in one statement; and look which of the roots were told to stop.
+
+    With `free`, only those that nobody else has locked: what is missing is to be left for later.
+    """
     locked = Locked({}, {}, set())
-    rows = _LOCK.execute(connection, {"states": states, "calls": calls, "roots": roots})
+    statement = _LOCK_FREE if free else _LOCK
+    rows = statement.execute(connection, {"states": states, "calls": calls, "roots": roots})
     for row in rows:
         what, id, round, run, arrived, delivered, phase, one, other = tuple(row)
         if what == "state":

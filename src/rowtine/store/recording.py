@@ -17,7 +17,7 @@ from rowtine.core.status import Status
 from rowtine.errors import Cancelled, TimedOut
 from rowtine.store import statements as sql
 from rowtine.store.each import Each, write
-from rowtine.store.locks import lock_calls, lock_states
+from rowtine.store.locks import lock, lock_calls, lock_states
 from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, Settled
 from rowtine.store.tables import calls, states
@@ -122,7 +122,8 @@ def _ended(outcome: Outcome) -> Outcome:
 
 def fire_timers(connection: Connection, limit: int) -> int:
     """Answer the timers that are due, in the order in which they are, and end the promises and
-    waits for signals whose time is up; how many there were."""
+    waits for signals whose time is up; how many there were. What somebody else has locked is left
+    for later."""
     due = (
         select(calls.c.id, calls.c.claim, calls.c.execution_id, calls.c.kind)
         .where(calls.c.due <= now(), CLOCKED)
@@ -133,7 +134,17 @@ def fire_timers(connection: Connection, limit: int) -> int:
         Outcome(id, fence, execution_id, Settled() if kind == Kind.TIMER else _TIME_IS_UP)
         for id, fence, execution_id, kind in connection.execute(due)
     ]
-    return sum(record_outcomes(connection, fired, phase=Phase.QUEUED))
+    if not fired:
+        return 0
+    callers = {o.execution_id for o in fired if o.execution_id is not None}
+    locked = lock(connection, callers, {outcome.id for outcome in fired}, free=True)
+    held = [
+        outcome
+        for outcome in fired
+        if outcome.execution_id in locked.states and holds(outcome, locked.calls, Phase.QUEUED)
+    ]
+    write_outcomes(connection, held)
+    return len(held)
 
 
 CLOCKED = calls.c.kind != literal_column(f"'{Kind.FUNCTION.value}'")

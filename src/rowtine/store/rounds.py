@@ -96,10 +96,10 @@ _ADOPT = Prepared(
 
 
 def renew_rounds(connection: Connection, worker: str, ids: Collection[str], lease: float) -> None:
-    """Keep executions whose round is still running."""
-    if ids:
-        lock(connection, ids, ())
-        _RENEW.execute(connection, {"ids": ids, "by": worker, "lease": lease})
+    """Keep executions whose round is still running; what somebody else has locked is not waited
+    for."""
+    if ids and (free := lock(connection, ids, (), free=True).states):
+        _RENEW.execute(connection, {"ids": free.keys(), "by": worker, "lease": lease})
 
 
 _held = (among(states.c.id), states.c.worker == _BY)

@@ -16,13 +16,13 @@ from rowtine.core.status import Status
 from rowtine.errors import Cancelled, NotFound, TimedOut, UsageError
 from rowtine.store.committing import Round, cancel_calls, commit
 from rowtine.store.loading import Execution
-from rowtine.store.locks import lock_calls, lock_states
+from rowtine.store.locks import lock, lock_calls, lock_states
 from rowtine.store.outcomes import Outcome, Settled
 from rowtine.store.recording import write_outcomes
 from rowtine.store.tables import calls, states
 from rowtine.store.types import now
 
-__all__ = ["cancel", "expire", "terminate"]
+__all__ = ["cancel", "expire", "late", "terminate"]
 
 
 def cancel(connection: Connection, id: str, reason: str) -> bool:
@@ -55,21 +55,33 @@ def terminate(connection: Connection, codec: Codec, id: str, reason: str) -> boo
     return True
 
 
-def expire(connection: Connection, codec: Codec, limit: int) -> list[str]:
-    """End calls whose deadline has passed, with all below them; their ids."""
+def late(connection: Connection, limit: int) -> list[str]:
+    """The calls whose deadline has passed, those first that are late the longest."""
     passed = (
         select(calls.c.id)
         .where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
         .order_by(calls.c.deadline)
         .limit(limit)
     )
-    ended: list[str] = []
-    for id in list(connection.scalars(passed)):
-        call = _locked(connection, id)
-        if call.phase != Phase.DONE:
-            _end_tree(connection, codec, call, _LATE, _cancelled("its caller's deadline passed"))
-            ended.append(id)
-    return ended
+    return list(connection.scalars(passed))
+
+
+def expire(connection: Connection, codec: Codec, id: str) -> bool:
+    """End a call whose deadline has passed, with all below it; False if it has ended before, or
+    somebody else has locked it."""
+    found: Any = connection.execute(_CALL.where(calls.c.id == id)).first()
+    if found is None:
+        return False
+    suspended = {id} if found.phase == Phase.SUSPENDED else set[str]()
+    needed = suspended | _callers([found])
+    locked = lock(connection, needed, [id], free=True)
+    if id not in locked.calls or not needed <= locked.states.keys():
+        return False
+    call: Row[Any] = connection.execute(_CALL.where(calls.c.id == id)).one()
+    if call.phase == Phase.DONE:
+        return False
+    _end_tree(connection, codec, call, _LATE, _cancelled("its caller's deadline passed"))
+    return True
 
 
 def _end_tree(

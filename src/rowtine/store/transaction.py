@@ -145,8 +145,7 @@ def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     answer: list[Output | BaseException] = []
 
     def run() -> None:
-        # The row is locked by the caller's transaction: a heartbeat has nothing to renew.
-        here.set(Told(loaded.execution, scheduler.codec, lambda *_: True))
+        here.set(Told(loaded.execution, scheduler.codec, _nothing_to_renew))
         try:
             answer.append(asyncio.run(scheduler.run(loaded.input, _Beside(loaded.rows, asked))))
         except BaseException as error:
@@ -163,6 +162,11 @@ def _run_beside(scheduler: OneShotScheduler, loaded: Loaded) -> Output:
     if isinstance(result, BaseException):
         raise result
     return result
+
+
+def _nothing_to_renew(_execution: object, _details: str | None) -> bool:
+    """The heartbeat of a body: the row is locked by the caller's transaction."""
+    return True
 
 
 class _Beside:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.store import Connection, Database, TransientError, Writer
+from rowtine.store import BlockedError, Connection, Database, TransientError, Writer
 from rowtine.store.committing import Committed, Round
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.committer import Commits, Committer, Written
@@ -74,20 +74,42 @@ class Gateway:
         """Run `work` in a writing transaction, and `then` after its commit; likewise. `work` must
         bear repetition: where the reply to a COMMIT is lost, whether it happened is unknown."""
 
-        def transaction() -> T:
-            with self._connection.writing(then) as connection:
-                return work(connection)
+        return await self._persist(self._writer, lambda: self._write(work, then))
 
-        return await self._persist(self._writer, transaction)
-
-    async def write_at_once(self, work: Callable[[Connection], T]) -> T:
-        """`write`, for a few statements of which each is whole by itself."""
+    async def write_at_once(
+        self,
+        work: Callable[[Connection], T],
+        before: Callable[[Connection], None] | None = None,
+    ) -> T:
+        """`write`, for a few statements of which each is whole by itself; `before` them, without
+        a look at the loop, a transaction of its own."""
 
         def statements() -> T:
+            if before is not None:
+                self._write(before)
             with self._connection.at_once() as connection:
                 return work(connection)
 
         return await self._persist(self._writer, statements)
+
+    async def write_unless_blocked(self, work: Callable[[Connection], T]) -> T | None:
+        """`write`; None, and nothing is written, if others have locked a row of it for longer than
+        it is to wait."""
+
+        def transaction() -> T | None:
+            try:
+                return self._write(work)
+            except BlockedError as error:
+                log.warning("%s", error)
+                return None
+
+        return await self._persist(self._writer, transaction)
+
+    def _write(
+        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
+    ) -> T:
+        with self._connection.writing(then) as connection:
+            return work(connection)
 
     async def _persist(self, threads: ThreadPoolExecutor, transaction: Callable[[], T]) -> T:
         failures = 0

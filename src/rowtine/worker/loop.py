@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -51,6 +52,8 @@ log = logging.getLogger("rowtine")
 _TIMERS_AT_ONCE = 500
 _RECOVERED_AT_ONCE = 100
 _EXPIRED_AT_ONCE = 20
+_BLOCKED = 0.5
+"""Seconds until the next look after one at which everything that was due was locked by others."""
 
 
 class Worker:
@@ -94,6 +97,10 @@ class Worker:
         """Whether somebody said that there is something to claim."""
         self._look_at = 0.0
         """When to look for what the clock has made due, by the clock of this process."""
+        self._fired = 0
+        """How much the last look has found that the clock had made due, and could be seen to."""
+        self._late: list[str] = []
+        """Calls whose deadline has passed."""
         self._commits: Callable[[], Commits] = lambda: Commits(0, 0, 0.0, 0.0)
 
     # -- its life
@@ -123,6 +130,7 @@ class Worker:
         try:
             while not self._stopping:
                 self._begin(executor, *await self._claim(gateway))
+                await self._end_late(gateway)
                 await self._wait()
             await self._finish_running(gateway)
         finally:
@@ -218,29 +226,47 @@ class Worker:
             tries += 1
             if tries > 1:  # what the try before has claimed, if only its reply was lost
                 leases.give_back_unknown(connection, self.id, self._held.snapshot().calls)
-            if see_to:
-                self._see_to(connection)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
             claimed = calls.claim(connection, self.id, functions, for_calls, lease)
             self.probe("claiming")
             return woken, claimed
 
-        way = gateway.write if see_to else gateway.write_at_once
-        woken, claimed = await way(claim)
-        # As many as were wanted; or not all was seen to at once.
-        self._more_calls |= see_to or 0 < for_calls <= len(claimed)
-        self._more_rounds |= see_to or 0 < for_rounds <= len(woken)
-        self._look_at = 0.0 if see_to else self._look_at
+        # Two transactions: PostgreSQL looks anew for what a row refers to, and waits for whoever
+        # has locked that, where the transaction itself has changed the row before.
+        woken, claimed = await gateway.write_at_once(claim, self._see_to if see_to else None)
+        # As many as were wanted: there may be more.
+        self._more_calls |= 0 < for_calls <= len(claimed)
+        self._more_rounds |= 0 < for_rounds <= len(woken)
+        if see_to:
+            self._seen_to(self._fired)
         self.probe("claimed")
         return woken, claimed
 
     def _see_to(self, connection: Connection) -> None:
-        """Answer due timers, end what is late, recover what was lost."""
-        recording.fire_timers(connection, _TIMERS_AT_ONCE)
-        for id in stopping.expire(connection, self.codec, _EXPIRED_AT_ONCE):
-            log.warning("%s: its deadline has passed", id)
-        for id in leases.recover(connection, _RECOVERED_AT_ONCE):
+        """Answer due timers, recover what was lost, note what is late. What somebody else has
+        locked waits for a later look."""
+        recovered = leases.recover(connection, _RECOVERED_AT_ONCE)
+        for id in recovered:
             log.warning("%s: its worker was lost, it is queued again", id)
+        self._fired = recording.fire_timers(connection, _TIMERS_AT_ONCE) + len(recovered)
+        self._late = stopping.late(connection, _EXPIRED_AT_ONCE)
+
+    async def _end_late(self, gateway: Gateway) -> None:
+        """End what is late, each by itself: below any of them somebody may have locked a row."""
+        late, self._late = self._late, []
+        for id in late:
+            expire = partial(stopping.expire, codec=self.codec, id=id)
+            if await gateway.write_unless_blocked(expire):
+                log.warning("%s: its deadline has passed", id)
+                self._seen_to(1)
+
+    def _seen_to(self, count: int) -> None:
+        """So many were due and could be seen to."""
+        if count > 0:  # that makes rounds and calls due, and may not have been all
+            self._more_calls = self._more_rounds = True
+            self._look_at = 0.0
+        else:
+            self._look_at = min(self._look_at, clock.monotonic() + _BLOCKED)
 
     def _functions(self) -> list[str]:
         return self.registry.functions()
