@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -545,3 +546,140 @@ def test_a_round_that_never_ends_can_be_stopped() -> None:
                 await OneShotScheduler(for_ever).run(Input.first())
 
     assert on_a_loop(main) == []
+
+
+# ---------------------------------------------------------------------------------- the spare task
+
+
+def steps_in_turn(*steps: Callable[[asyncio.Task[Any]], Any]) -> list[asyncio.Task[Any]]:
+    """The tasks in whose names these steps are made, a pass of the loop after each."""
+    tasks: list[asyncio.Task[Any]] = []
+    ids: list[int] = []
+
+    async def main() -> None:
+        for step in steps:
+            made = eager.first(lambda task: (ids.append(id(task)), step(task))[1], context())
+            if isinstance(made, asyncio.Task):
+                tasks.append(made)
+            await asyncio.sleep(0)
+
+    assert on_a_loop(main) == []
+    return ids  # type: ignore[return-value]
+
+
+def context() -> contextvars.Context:
+    return contextvars.copy_context()
+
+
+def test_steps_that_end_at_once_are_made_in_the_name_of_one_task() -> None:
+    first, *others = steps_in_turn(*[lambda _task: None] * 5)
+
+    assert others == [first] * 4
+
+
+def test_a_task_that_somebody_has_kept_is_not_used_again() -> None:
+    kept: list[Any] = []
+
+    first, second, third = steps_in_turn(kept.append, lambda _: None, lambda _: None)
+
+    assert first != second
+    assert second == third
+
+
+def test_a_task_to_which_somebody_has_a_weak_reference_is_not_used_again() -> None:
+    kept: dict[Any, Any] = weakref.WeakKeyDictionary()  # type: ignore[assignment]
+    held: list[Any] = []  # so that an id is not used again
+
+    def keeps(task: asyncio.Task[Any]) -> None:
+        kept[task] = "state of a library"
+        held.append(task)
+        held.clear()
+
+    ids = steps_in_turn(keeps, lambda task: held.append(task in kept))
+
+    assert held == [False]
+    assert len(ids) == 2
+
+
+def test_a_task_that_was_told_to_stop_is_not_used_again() -> None:
+    found: list[int] = []
+
+    steps_in_turn(lambda task: task.cancel(), lambda task: found.append(task.cancelling()))
+
+    assert found == [0]
+
+
+def test_the_task_goes_on_with_the_step_that_awaits_natively() -> None:
+    variable.set(0)
+    seen: list[Any] = []
+
+    async def body() -> str:
+        variable.set(7)
+        before = me()
+        async with asyncio.timeout(10):
+            await asyncio.sleep(0)
+        seen.append((me() is before, variable.get()))
+        return "done"
+
+    def step(task: asyncio.Task[Any]) -> Any:
+        begun = eager.Begun(body())
+        begun.step(task)
+        return begun
+
+    async def main() -> None:
+        assert eager.first(lambda _: "short", context()) == "short"
+        await asyncio.sleep(0)  # the spare task waits by now
+        task = eager.first(step, context())
+        assert isinstance(task, asyncio.Task)
+        assert await task == "done"
+        again = eager.first(step, context())
+        assert again is not task
+        assert await again == "done"
+
+    assert on_a_loop(main) == []
+    assert seen == [(True, 7), (True, 7)]
+    assert variable.get() == 0
+
+
+@pytest.mark.parametrize("passes", [0, 1])
+def test_a_step_that_is_told_to_stop_before_its_task_has_gone_on_hears_it(passes: int) -> None:
+    heard: list[str] = []
+
+    async def body() -> None:
+        me().cancel("by itself")
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError as error:
+            heard.append(str(error))
+            raise
+
+    def step(task: asyncio.Task[Any]) -> Any:
+        begun = eager.Begun(body())
+        begun.step(task)
+        return begun
+
+    async def main() -> None:
+        eager.first(lambda _: None, context())
+        for _ in range(passes):
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await eager.first(step, context())
+
+    assert on_a_loop(main) == []
+    assert len(heard) == 1
+
+
+def test_a_spare_task_is_nothing_that_a_loop_complains_about() -> None:
+    loop = asyncio.new_event_loop()
+    complaints: list[Any] = []
+    loop.set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def main() -> None:
+        eager.first(lambda _: None, context())
+
+    loop.run_until_complete(main())
+    loop.close()
+    asyncio.run(main())
+    gc.collect()
+
+    assert complaints == []

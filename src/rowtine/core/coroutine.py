@@ -23,6 +23,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from rowtine.core import eager
 from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running, running
 from rowtine.core.discard import discard
 from rowtine.core.options import DEFAULT, CallOptions
@@ -34,6 +35,7 @@ from rowtine.errors import IncompatibleState, UsageError
 
 __all__ = [
     "Continuation",
+    "Drive",
     "Entry",
     "Frame",
     "Raised",
@@ -43,7 +45,6 @@ __all__ = [
     "Suspended",
     "Wait",
     "Where",
-    "drive",
     "placed",
 ]
 
@@ -344,7 +345,7 @@ _ENDS = (Returned, Raised)
 
 
 class _Replay:
-    """What a body is fed: its journal if it is rebuilt, then what its last wait came to."""
+    """What a rebuilt body is fed: its journal, each wait compared with the recorded one."""
 
     def __init__(self, name: str, feed: Sequence[Entry], codec: Codec, running: Running) -> None:
         self.name = name
@@ -357,17 +358,9 @@ class _Replay:
     def over(self) -> bool:
         return self.at == len(self.feed)
 
-    def next(self, wait: Wait | None = None) -> _Outcome:
-        """What the next wait came to. `wait` is what a rebuilt body asked for."""
-        entry = self._entry(wait)
-        now = self.running.now
-        if entry.at is not None and (now is None or entry.at > now):
-            self.running.now = entry.at
-        if entry.resolution is Resolution.TIMEOUT:
-            return self._expired(entry)
-        if entry.resolution is Resolution.CANCELLED:
-            self.running.told = None
-        return _outcome(entry, self.codec)
+    def next(self, wait: Wait) -> _Outcome:
+        """What the next wait came to. `wait` is what the body asked for."""
+        return told(self._entry(wait), self.running, self.codec, self.name)
 
     def asked(self) -> None:
         """What a rebuilt body asked for since its last wait without waiting: all is recorded, and
@@ -377,23 +370,12 @@ class _Replay:
             if isinstance(each, Group):
                 each.first = self._entry(placed(each.wait)).value
 
-    def _entry(self, wait: Wait | None) -> Entry:
+    def _entry(self, wait: Wait) -> Entry:
         entry = self.feed[self.at]
-        if wait is not None and (difference := mismatch(entry.wait, wait, self.codec)):
+        if difference := mismatch(entry.wait, wait, self.codec):
             raise IncompatibleState(f"{self.name}, wait {self.at}: {difference}")
         self.at += 1
         return entry
-
-    def _expired(self, entry: Entry) -> _Outcome:
-        """The time of a limit was up: its block is told by a CancelledError, and knows."""
-        for scope in self.running.scopes:
-            if entry.decided_by is not None and scope.guards(entry.decided_by):
-                scope.expired, self.running.told = True, scope
-                return None, asyncio.CancelledError("the time is up")
-        raise IncompatibleState(
-            f"{self.name}, wait {self.at - 1}: recorded the end of a time limit, in which the code "
-            "no longer is"
-        )
 
     def ended(self, end: Returned | Raised) -> Returned | Raised:
         """A body may end only after all that is recorded."""
@@ -406,58 +388,145 @@ class _Replay:
         )
 
 
-@types.coroutine
-def drive(
-    frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
-) -> Generator[Any, Any, Step]:
-    """Resume `continuation` with what its wait came to (None: start it) up to its next wait.
+def told(entry: Entry, running: Running, codec: Codec, name: str) -> _Outcome:
+    """What a body is told of what its wait came to."""
+    if entry.at is not None and (running.now is None or entry.at > running.now):
+        running.now = entry.at
+    match entry.resolution:
+        case Resolution.TIMEOUT:
+            return _expired(entry, running, name)
+        case Resolution.CANCELLED:
+            running.told = None
+            return None, _told_to_stop(entry.reason)
+        case _:
+            return _outcome(entry, codec)
 
-    A frame without a body is rebuilt first: the journal is fed to a new one, each wait compared
-    with the recorded one. Native awaits pass through to the event loop, also at a rebuild.
+
+def _expired(entry: Entry, running: Running, name: str) -> _Outcome:
+    """The time of a limit was up: its block is told by a CancelledError, and knows."""
+    for scope in running.scopes:
+        if entry.decided_by is not None and scope.guards(entry.decided_by):
+            scope.expired, running.told = True, scope
+            return None, asyncio.CancelledError("the time is up")
+    raise IncompatibleState(
+        f"{name}: recorded the end of a time limit, in which the code no longer is"
+    )
+
+
+class Drive:
+    """One step of a body: from what its wait came to (None: from its start) to its next wait, or to
+    its end.
+
+    A frame without a body is rebuilt first: the journal is fed to a new one. What the body awaits
+    natively is the event loop's, also at a rebuild.
     """
-    name = continuation.body.name
-    last = () if resolved is None else (resolved,)
-    if (coroutine := frame.coroutine) is not None:
-        replay = _Replay(name, last, codec, frame.running)
-        outcome = replay.next()
-    elif continuation.journal is None:
-        raise IncompatibleState(f"{name} has neither frame nor journal")
-    else:
-        replay = _Replay(name, (*continuation.journal, *last), codec, frame.running)
-        outcome = _NOTHING
-        frame.running.replaying = not replay.over
+
+    __slots__ = ("_awaited", "_codec", "_continuation", "_frame", "_replay", "_resolved")
+
+    def __init__(
+        self, frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
+    ) -> None:
+        self._frame = frame
+        self._continuation = continuation
+        self._codec = codec
+        self._resolved = resolved
+        self._replay: _Replay | None = None
+        """None once the body is past all that is recorded."""
+        self._awaited: Any = None
+
+    def begin(self, task: asyncio.Task[Any]) -> Step | eager.Begun[Step]:
+        """Make the step, in the context of the frame and as this task: what it came to; or, if the
+        body awaits natively, the rest of the step."""
+        running = self._frame.running
+        running.task = task
+        step = self._begun()
+        if step is None:
+            begun = eager.Begun(self._rest())
+            begun.step(task)
+            if not begun.over:
+                return begun
+            step = Raised(begun.error) if begun.error is not None else begun.value
+        # Its context holds the frame: what is not a cycle needs no garbage collector.
+        running.task = None
+        # Who cancels its own task takes the step along.
+        return Raised(asyncio.CancelledError()) if task.cancelling() else step
+
+    def _begun(self) -> Step | None:
+        frame, continuation, entry = self._frame, self._continuation, self._resolved
+        name = continuation.body.name
+        if frame.coroutine is not None:
+            return self._go(told(entry, frame.running, self._codec, name) if entry else _NOTHING)
+        if continuation.journal is None:
+            raise IncompatibleState(f"{name} has neither frame nor journal")
         frame.running.now = continuation.began
+        feed = continuation.journal if entry is None else (*continuation.journal, entry)
+        if feed:
+            self._replay = _Replay(name, feed, self._codec, frame.running)
+            frame.running.replaying = True
         try:
-            arguments = codec.decode_arguments(continuation.input)
-            coroutine = continuation.body.func(*arguments.args, **arguments.kwargs)
+            arguments = self._codec.decode_arguments(continuation.input)
+            frame.coroutine = continuation.body.func(*arguments.args, **arguments.kwargs)
         except Exception as error:
-            return replay.ended(Raised(error))
-        frame.coroutine = coroutine
-    while True:
-        # What the last entry is handed to has never run.
-        frame.running.replaying = not replay.over
-        awaited = _advance(coroutine, outcome)
-        if isinstance(awaited, _ENDS):
-            frame.coroutine = None
-            return replay.ended(awaited)
-        if not isinstance(awaited, Directive):
-            outcome = yield from _await_natively(frame, awaited, replay.over)
-            continue
-        chain = await_chain(coroutine)
-        if not replay.over:
-            replay.asked()
+            return self._ended(Raised(error))
+        return self._go(_NOTHING)
+
+    def _go(self, outcome: _Outcome) -> Step | None:
+        """Let the body run, up to its next wait that is not recorded, or to its end; None where it
+        awaits natively."""
+        frame, codec = self._frame, self._codec
+        running = frame.running
+        coroutine: Any = frame.coroutine
+        while True:
+            replay = self._replay
+            if replay is not None and replay.over:
+                replay = self._replay = None
+                # What the last entry is handed to has never run.
+                running.replaying = False
+            awaited = _advance(coroutine, outcome)
+            if isinstance(awaited, _ENDS):
+                return self._ended(awaited)
+            if not isinstance(awaited, Directive):
+                self._awaited = awaited
+                return None
+            chain = await_chain(coroutine)
+            if replay is not None:
+                replay.asked()
+            try:
+                refuse_open_block(chain)
+                refuse_after_interruption(running)
+                wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
+            except Exception as error:
+                # Refused at the door: nothing is recorded, and a rebuild is refused here again.
+                outcome = None, error
+                continue
+            if replay is None or replay.over:
+                return self._suspended(wait, chain)
+            outcome = replay.next(wait)
+
+    def _suspended(self, wait: Wait, chain: _Chain) -> Suspended:
+        running = self._frame.running
+        running.replaying = False
+        if not running.natives:
+            return Suspended(wait, where(chain))
+        natives, running.natives = running.natives, {}
+        return Suspended(wait, where(chain), tuple(natives))
+
+    def _ended(self, end: Returned | Raised) -> Step:
+        self._frame.coroutine = None
+        return end if self._replay is None else self._replay.ended(end)
+
+    @types.coroutine
+    def _rest(self) -> Generator[Any, Any, Step]:
+        """The rest of a step that awaits natively."""
         try:
-            refuse_open_block(chain)
-            refuse_after_interruption(frame.running)
-            wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
-        except Exception as error:
-            # Refused at the door: nothing is recorded, and a rebuild is refused here again.
-            outcome = None, error
-            continue
-        if replay.over:
-            natives, frame.running.natives = frame.running.natives, {}
-            return Suspended(wait, where(chain), tuple(natives))
-        outcome = replay.next(wait)
+            step: Step | None = None
+            while step is None:
+                at_the_end = self._replay is None or self._replay.over
+                outcome = yield from _await_natively(self._frame, self._awaited, at_the_end)
+                step = self._go(outcome)
+            return step
+        finally:
+            self._frame.running.task = None
 
 
 _Outcome = tuple[Any, BaseException | None]
@@ -514,8 +583,6 @@ def _await_natively(
 
 
 def _outcome(entry: Entry, codec: Codec) -> _Outcome:
-    if entry.resolution is Resolution.CANCELLED:
-        return None, _told_to_stop(entry.reason)
     value, error = _value(entry, codec)
     if entry.wait.kind is Kind.TASK and entry.wait.children and entry.decided_by is not None:
         return Ended(entry.decided_by - entry.wait.children.start, value, error), None

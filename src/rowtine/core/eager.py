@@ -6,6 +6,9 @@ asks such a Task for its coroutine crashes the interpreter. So up to 3.13 it is 
 Task stands over a coroutine whose first step is made ahead, as the current task, and what that step
 yielded is handed to the Task at its own first step. Whoever asks asyncio.current_task() sees the
 one Task that there is, from the first line on: asyncio.timeout, TaskGroup and anyio hold on to it.
+
+Nearly all steps of bodies end without a native await, and to make a Task costs more than they do.
+So they are made in the name of a `Spare` one, which belongs to whoever awaits natively first.
 """
 
 from __future__ import annotations
@@ -13,14 +16,16 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
+import threading
+import weakref
 from asyncio import (
     _enter_task,  # pyright: ignore[reportPrivateUsage] # documented, in "Extending"
     _leave_task,  # pyright: ignore[reportPrivateUsage]
 )
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["Begun", "begin", "outcome", "over", "start"]
+__all__ = ["Begun", "begin", "first", "outcome", "over", "start"]
 
 T = TypeVar("T")
 
@@ -70,6 +75,31 @@ def begin(
     if begun.over and begun.error is None:
         return None
     return asyncio.Task(begun, context=context, name=name)
+
+
+def first(
+    step: Callable[[asyncio.Task[Any]], T | Begun[T]], context: contextvars.Context
+) -> T | asyncio.Task[T]:
+    """Make a step in a context and in the name of a Task, which it is given: what it came to; or,
+    if it gives back what has begun to await natively, the Task that goes on with that."""
+    loop = asyncio.get_running_loop()
+    spare = _spares.take(loop)
+    task = spare.task
+    current = asyncio.current_task(loop)
+    if current is not None:
+        _leave_task(loop, current)
+    _enter_task(loop, task)
+    try:
+        made = context.run(step, task)
+    finally:
+        _leave_task(loop, task)
+        if current is not None:
+            _enter_task(loop, current)
+    if isinstance(made, Begun):
+        spare.go_on(made, context)
+        return task
+    _spares.spare = spare
+    return made
 
 
 def over(task: asyncio.Task[Any]) -> bool:
@@ -191,3 +221,79 @@ class _Awaited:
 
 def _is_awaited(kept: Any) -> bool:
     return getattr(kept, "_asyncio_future_blocking", None) is True
+
+
+class Spare(Coroutine[Any, Any, Any]):
+    """The coroutine of a Task in whose name steps are made one after the other, until one of them
+    awaits natively and takes the Task along.
+
+    Libraries keep what they know of a task by the task. So one that anybody but asyncio holds on to
+    after a step, in whatever way, is not used again: then nobody can tell it from a new one.
+    """
+
+    __slots__ = ("__weakref__", "_begun", "_context", "_known", "_woken", "loop", "task")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._begun: Begun[Any] | None = None
+        self._context = contextvars.copy_context()
+        self._woken = _Awaited(loop.create_future())
+        self.task: asyncio.Task[Any] = asyncio.Task(self, loop=loop)
+        self.task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001
+        self._known = self._holders()
+
+    def _holders(self) -> tuple[int, int]:
+        """How many hold on to the Task; asyncio itself is among them."""
+        return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
+
+    @property
+    def is_as_new(self) -> bool:
+        """Whether nobody has kept the Task, or stopped it."""
+        if self._holders() != self._known:
+            return False
+        return not (self.task.cancelling() or self.task.done())
+
+    def go_on(self, begun: Begun[Any], context: contextvars.Context) -> None:
+        """Have the Task go on with what has begun in this context."""
+        self._begun, self._context = begun, context
+        self.task._log_destroy_pending = True  # type: ignore[attr-defined] # noqa: SLF001
+        if not self._woken.future.done():  # else the Task was cancelled, and is about to hear it
+            self._woken.future.set_result(None)
+
+    def send(self, value: Any, /) -> Any:
+        if self._begun is None:
+            return self._woken.handed_on()
+        return self._context.run(self._begun.send, value)
+
+    def throw(self, error: Any, /, *rest: Any) -> Any:
+        if self._begun is None:
+            raise error
+        return self._context.run(self._begun.throw, error, *rest)
+
+    def close(self) -> None:
+        if self._begun is not None:
+            self._begun.close()
+
+    def __await__(self) -> Any:
+        raise TypeError("only its own Task runs it")
+
+    def __getattr__(self, name: str) -> Any:
+        """Names and frames, for whoever prints a Task."""
+        return getattr(self._begun, name)
+
+
+class _Spares(threading.local):
+    """The spare Task of the loop that runs in this thread; one is enough, unless steps are made
+    within steps."""
+
+    def __init__(self) -> None:
+        self.spare: Spare | None = None
+
+    def take(self, loop: asyncio.AbstractEventLoop) -> Spare:
+        spare, self.spare = self.spare, None
+        if spare is None or spare.loop is not loop or not spare.is_as_new:
+            return Spare(loop)
+        return spare
+
+
+_spares = _Spares()

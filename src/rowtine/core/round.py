@@ -11,7 +11,6 @@ from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from rowtine.core import eager
 from rowtine.core.coroutine import (
     Continuation,
     Entry,
@@ -44,8 +43,8 @@ from rowtine.core.steps import (
     request_of,
     resolution_of,
     resumed,
-    started,
-    step_made_by,
+    start,
+    step_of,
     wait_of,
 )
 from rowtine.core.tasks import TIMEOUT, Group
@@ -118,18 +117,21 @@ class Round:
         while running := list(self.here.running.values()):
             if (turns := turns + 1) % _TURNS == 0:
                 await asyncio.sleep(0)
-            # A task begins here and no earlier: never amid the bookkeeping for another body, and
+            # A body begins here and no earlier: never amid the bookkeeping for another one, and
             # after those before it.
-            tasks = [each.task or started(each, self.codec) for each in running]
+            for each in running:
+                if each.task is None and each.step is None:
+                    start(each, self.codec)
             idle = True
             # All that are over, in the order in which they began: a set has no order.
-            for each, task in zip(running, tasks, strict=True):
-                if eager.over(task):
+            for each in running:
+                if (step := step_of(each)) is not None:
                     idle = False
                     del self.here.running[each.coroutine.id]
                     self.here.stepping.add(each.coroutine.id)
-                    await self._stepped(each.coroutine, each.frame, step_made_by(task))
+                    await self._stepped(each.coroutine, each.frame, step)
             if idle:
+                tasks = [each.task for each in running if each.task is not None]
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def _output(self) -> Output:

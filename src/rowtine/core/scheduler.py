@@ -7,7 +7,6 @@ import sys
 from copy import copy
 from typing import Any
 
-from rowtine.core import eager
 from rowtine.core.coroutine import Continuation, Entry, Frame, Slot, Step, Suspended
 from rowtine.core.directives import Body
 from rowtine.core.ends import result_of
@@ -23,8 +22,7 @@ from rowtine.core.steps import (
     request_of,
     resolution_of,
     resumed,
-    started,
-    step_made_by,
+    start,
     wait_of,
 )
 from rowtine.errors import IncompatibleState
@@ -149,11 +147,9 @@ class OneShotScheduler:
 
     def _step(self, running: Running) -> Step | None:
         """What a body came to at once and by itself; None if the round has to go on with it."""
-        task = started(running, self.codec)
+        start(running, self.codec)
         here = running.frame.running
-        if not eager.over(task) or here.asked or here.groups:
-            return None
-        return step_made_by(task)
+        return None if here.asked or here.groups else running.step
 
     def _called(
         self, main: Running, step: Suspended, before: State, answered: int, changes: Changes

@@ -1,4 +1,4 @@
-"""One step of a body, as a task: from what its wait came to, to its next wait or its end."""
+"""One step of a body: from what its wait came to, to its next wait or its end."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rowtine.core import eager
 from rowtine.core.coroutine import (
     Continuation,
+    Drive,
     Entry,
     Frame,
     Raised,
@@ -16,7 +17,6 @@ from rowtine.core.coroutine import (
     Step,
     Wait,
     Where,
-    drive,
 )
 from rowtine.core.exchange import CallRequest
 from rowtine.core.payload import Codec
@@ -32,8 +32,8 @@ __all__ = [
     "request_of",
     "resolution_of",
     "resumed",
-    "started",
-    "step_made_by",
+    "start",
+    "step_of",
     "wait_of",
 ]
 
@@ -41,13 +41,14 @@ __all__ = [
 @dataclass(slots=True)
 class Running:
     """A body that is not suspended: it makes one step, with what its wait came to. The step is a
-    task, None until it is begun."""
+    task while it awaits natively."""
 
     coroutine: Coroutine
     frame: Frame
     continuation: Continuation
     resolved: Entry | None
     task: asyncio.Task[Step] | None = None
+    step: Step | None = None
 
 
 def resumed(coroutine: Coroutine, frame: Frame, resolved: Entry | None) -> Running:
@@ -65,31 +66,26 @@ def resumed(coroutine: Coroutine, frame: Frame, resolved: Entry | None) -> Runni
     return Running(coroutine, frame, continuation, resolved)
 
 
-def started(running: Running, codec: Codec) -> asyncio.Task[Step]:
-    """The task of the step, which has begun."""
-    step = _step(running.frame, running.continuation, codec, running.resolved)
-    running.task = eager.start(step, context=running.frame.context)
-    return running.task
+def start(running: Running, codec: Codec) -> None:
+    """Have a body make its step; with a task, if it awaits natively."""
+    frame = running.frame
+    drive = Drive(frame, running.continuation, codec, running.resolved)
+    made = eager.first(drive.begin, frame.context)
+    if isinstance(made, asyncio.Task):
+        running.task = made
+    else:
+        running.step = made
 
 
-async def _step(
-    frame: Frame, continuation: Continuation, codec: Codec, resolved: Entry | None
-) -> Step:
-    frame.running.task = asyncio.current_task()
-    try:
-        return await drive(frame, continuation, codec, resolved)
-    finally:
-        # Its context holds the frame: what is not a cycle needs no garbage collector.
-        frame.running.task = None
-
-
-def step_made_by(task: asyncio.Task[Step]) -> Step:
-    """What the task of a step came to. A body that cancels its own task takes the step that runs
-    it along."""
-    try:
-        return eager.outcome(task)
-    except asyncio.CancelledError:
-        return Raised(asyncio.CancelledError())
+def step_of(running: Running) -> Step | None:
+    """What the step of a body came to; None while it awaits natively."""
+    if running.step is None and running.task is not None and running.task.done():
+        try:
+            running.step = running.task.result()
+        except asyncio.CancelledError:
+            # A body that cancels its own task takes the step that runs it along.
+            running.step = Raised(asyncio.CancelledError())
+    return running.step
 
 
 def resolution_of(result: CallResult) -> Resolution:
