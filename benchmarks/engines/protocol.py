@@ -113,7 +113,7 @@ class Engine(ABC):
         began = bodies.now()
         with self.working():
             # The database is asked only when the last body has run: the question costs something.
-            until(lambda: bodies.runs() >= ran)
+            until(lambda: bodies.runs() >= ran, pause=0.005)
             until(lambda: self.finished() >= finished)
             return bodies.now() - began
 

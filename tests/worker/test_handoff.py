@@ -252,15 +252,15 @@ def test_a_turn_that_cannot_be_run_leaves_its_execution_to_a_round_that_reads(
     """Whatever broke in it: its ends are written alone, and nobody waits for ever."""
     caplog.set_level(logging.CRITICAL, "rowtine")
     app = define(plain_app())
-    take_one, broken = Turns._take_one, []
+    take, broken = Turns._take, []
 
-    async def breaks(self: Turns, kept: Any, ends: Any) -> None:
+    def breaks(self: Turns, turn: Any, execution: Any) -> None:
         if len(broken) < 2:
-            broken.append(kept.execution.id)
+            broken.append(execution.id)
             raise RuntimeError("out of order")
-        await take_one(self, kept, ends)
+        take(self, turn, execution)
 
-    monkeypatch.setattr(Turns, "_take_one", breaks)
+    monkeypatch.setattr(Turns, "_take", breaks)
     result, _ = run(app, "chain", 6)
 
     assert result == 6

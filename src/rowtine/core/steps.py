@@ -70,7 +70,7 @@ def start(running: Running, codec: Codec) -> None:
     """Have a body make its step; with a task, if it awaits natively."""
     frame = running.frame
     drive = Drive(frame, running.continuation, codec, running.resolved)
-    made = eager.first(drive.begin, frame.context)
+    made: Step | asyncio.Task[Step] = eager.first(drive.begin, frame.context)
     if isinstance(made, asyncio.Task):
         running.task = made
     else:

@@ -38,7 +38,7 @@ from rowtine.store.notices import announce
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
 
-__all__ = ["NOT_WRITTEN", "Commits", "Committer", "Written"]
+__all__ = ["NOTHING_WRITTEN", "Commits", "Committer", "Failed", "Heard"]
 
 log = logging.getLogger("rowtine")
 
@@ -59,18 +59,14 @@ class Commits(NamedTuple):
     """The median of the seconds for which the first item of a batch has waited for its turn."""
 
 
-class Written(NamedTuple):
-    """What became of a round or an outcome."""
+Heard = Callable[[bool, Committed], None]
+"""Is told what became of a round or an outcome: whether its fence held (if not, nothing of it was
+written), and the batch."""
 
-    held: bool
-    """Whether its fence held. If not, nothing was written."""
-    at: datetime
-    """When, by the database's clock."""
-    begun: set[str]
-    """The calls of this batch that begin at once."""
+Failed = Callable[[Exception], None]
+"""Is told why a round or an outcome cannot be written."""
 
-
-NOT_WRITTEN = Written(held=False, at=datetime.min.replace(tzinfo=UTC), begun=set())
+NOTHING_WRITTEN = Committed([], [], datetime.min.replace(tzinfo=UTC), set(), None, set())
 
 
 @dataclass(slots=True, eq=False)
@@ -78,7 +74,8 @@ class _Intent:
     """A round or an outcome on its way to a commit."""
 
     item: Round | Outcome
-    written: asyncio.Future[Written]
+    heard: Heard
+    failed: Failed
     blocked: int = 0
     """How often it was tried in vain, by itself."""
 
@@ -145,15 +142,16 @@ class Committer:
         self._drained = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
-    def commit(self, item: Round | Outcome) -> asyncio.Future[Written]:
-        """Commit a round or an outcome, together with whatever else waits.
+    def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
+        """Commit a round or an outcome, together with whatever else waits. One of the two is told
+        what came of it, on the event loop.
 
-        The commit itself is not cancelled with the caller: it is on its way.
+        They are called, and not woken: between the commit of a step and the next step stands no
+        pass of the loop. They must not raise.
         """
-        intent = _Intent(item, self._loop.create_future())
+        intent = _Intent(item, heard, failed)
         self._open.add(intent)
         self._put(intent)
-        return intent.written
 
     def _put(self, intent: _Intent, *, alone: bool = False) -> None:
         with self._lock:
@@ -281,15 +279,13 @@ class Committer:
         ):
             for intent, holds in zip(intents, held, strict=True):
                 self._open.discard(intent)
-                if not intent.written.done():
-                    intent.written.set_result(Written(holds, committed.at, committed.begun))
+                intent.heard(holds, committed)
         self._heard(committed)
         self._look_whether_drained()
 
     def _failed(self, intent: _Intent, error: Exception) -> None:
         self._open.discard(intent)
-        if not intent.written.done():
-            intent.written.set_exception(error)
+        intent.failed(error)
         self._look_whether_drained()
 
     def _look_whether_drained(self) -> None:

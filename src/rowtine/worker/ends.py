@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rowtine.core.exchange import Exit
@@ -15,16 +15,22 @@ from rowtine.store import RejectedError
 from rowtine.store.calls import Seat
 from rowtine.store.committing import Round
 from rowtine.store.outcomes import Outcome, settled
-from rowtine.worker.committer import NOT_WRITTEN, Written
+from rowtine.worker.committer import NOTHING_WRITTEN, Failed, Heard
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.handoff import End, Handoff
 from rowtine.worker.held import Held
 from rowtine.worker.policy import failure
 
-__all__ = ["Ends", "Spawn"]
+__all__ = ["Broken", "Ends", "Spawn", "Then"]
 
 Spawn = Callable[[str, Coroutine[Any, Any, None]], None]
 """Runs what goes on with a call or an execution, as a task."""
+
+Broken = Callable[[str, BaseException], None]
+"""Is told that a call or an execution cannot be run here, and why."""
+
+Then = Callable[[bool | Exception], None]
+"""Is told whether the fence of a round held, or why it could not be written."""
 
 log = logging.getLogger("rowtine")
 
@@ -40,7 +46,7 @@ class Ends:
         held: Held,
         codec: Codec,
         probe: Probe,
-        spawn: Spawn,
+        broken: Broken,
         written: Callable[[str], None],
     ) -> None:
         self._gateway = gateway
@@ -48,74 +54,66 @@ class Ends:
         self._held = held
         self._codec = codec
         self._probe = probe
-        self._spawn = spawn
+        self._broken = broken
         self._is_written = written
 
     def record(self, outcome: Outcome, seat: Seat | None) -> None:
         """Write an outcome, with the next round of its caller if that is warm here."""
         if self._handoff.offer(outcome, outcome, seat, self._told) is None:
-            written = self._gateway.commit(outcome)
-            written.add_done_callback(lambda written: self._answered(outcome, written))
+            self._record_alone(outcome)
 
-    async def record_last(self, round: Round, outcome: Outcome) -> bool:
-        """Write the last round of an execution, likewise; whether its fence held."""
-        told: asyncio.Future[bool | None] = asyncio.get_running_loop().create_future()
+    def record_last(self, round: Round, outcome: Outcome, then: Then) -> None:
+        """Write the last round of an execution, likewise."""
 
-        def tell(_: End, written: bool | None) -> None:
-            if not told.done():
-                told.set_result(written)
+        def tell(end: End, written: bool | None) -> None:
+            if written is None:
+                self.commit(round, lambda held, _: over(held, end), partial(broken, end))
+            else:
+                over(written, end)
 
-        end = self._handoff.offer(round, outcome, round.execution.seat, tell)
-        if end is None:
-            held = (await self.commit(round)).held
-        else:
-            held = False
-            try:
-                written = await told
-                held = (await self.commit(round)).held if written is None else written
-            finally:
+        def over(held: bool, end: End | None) -> None:
+            if end is not None:
                 end.recorded(held)
-        if held:
-            self._probe("committed", outcome.id)
-            self._is_written(outcome.id)
-        return held
+            if held:
+                self._probe("committed", outcome.id)
+                self._is_written(outcome.id)
+            then(held)
 
-    async def commit(self, item: Round | Outcome) -> Written:
+        def broken(end: End | None, error: Exception) -> None:
+            if end is not None:
+                end.recorded(False)
+            then(error)
+
+        if self._handoff.offer(round, outcome, round.execution.seat, tell) is None:
+            self.commit(round, lambda held, _: over(held, None), partial(broken, None))
+
+    def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
         """Commit; what the database will not take becomes the error of its call."""
-        try:
-            return await self._gateway.commit(item)
-        except RejectedError as error:
-            return await self._refused(item, error)
+        self._gateway.commit(item, heard, partial(self._refused, item, heard, failed))
 
     # -- outcomes
 
-    def _answered(self, outcome: Outcome, written: asyncio.Future[Written]) -> None:
-        if written.cancelled():
-            return  # the loop ends
-        if isinstance(error := written.exception(), Exception):
-            self._spawn(outcome.id, self._record_refused(outcome, error))
-        else:
-            self._recorded(outcome.id, written.result().held)
+    def _record_alone(self, outcome: Outcome, end: End | None = None) -> None:
+        """Write an outcome by itself; whoever refused its `end` waits for it."""
 
-    async def _record_refused(self, outcome: Outcome, error: Exception) -> None:
-        if not isinstance(error, RejectedError):
-            raise error
-        self._recorded(outcome.id, (await self._refused(outcome, error)).held)
+        def heard(held: bool, _: object) -> None:
+            if end is not None:
+                end.recorded(held)
+            self._recorded(outcome.id, held)
+
+        def failed(error: Exception) -> None:
+            if end is not None:
+                end.recorded(False)
+            self._broken(outcome.id, error)
+
+        self.commit(outcome, heard, failed)
 
     def _told(self, end: End, written: bool | None) -> None:
         """An outcome was written with the round of its caller; or it was not, and is alone."""
         if written is None:
-            self._spawn(end.outcome.id, self._record_alone(end))
+            self._record_alone(end.outcome, end)
         else:
             self._recorded(end.outcome.id, written)
-
-    async def _record_alone(self, end: End) -> None:
-        held = False
-        try:
-            held = (await self.commit(end.outcome)).held
-        finally:
-            end.recorded(held)
-        self._recorded(end.outcome.id, held)
 
     def _recorded(self, id: str, held: bool) -> None:
         if held:
@@ -125,14 +123,23 @@ class Ends:
         self._held.release([id])
         self._is_written(id)
 
-    async def _refused(self, item: Round | Outcome, error: RejectedError) -> Written:
+    def _refused(
+        self, item: Round | Outcome, heard: Heard, failed: Failed, error: Exception
+    ) -> None:
+        if not isinstance(error, RejectedError):
+            failed(error)
+            return
         if isinstance(item, Round) and item.taken:
-            return NOT_WRITTEN  # each part by itself: then it shows which one it is
+            # Each part by itself: then it shows which one it is.
+            heard(False, NOTHING_WRITTEN)
+            return
         log.error("the database refused what a call came to", exc_info=error)
         refused = settled(failure(error, self._codec), self._codec)
+        instead: Round | Outcome
         if isinstance(item, Outcome):
-            return await self._gateway.commit(replace(item, settled=refused))
-        execution = item.execution
-        outcome = Outcome(execution.id, None, execution.caller_id, refused)
-        over = Exit(failure(error, self._codec))
-        return await self._gateway.commit(Round(execution, over, outcome))
+            instead = replace(item, settled=refused)
+        else:
+            execution = item.execution
+            outcome = Outcome(execution.id, None, execution.caller_id, refused)
+            instead = Round(execution, Exit(failure(error, self._codec)), outcome)
+        self._gateway.commit(instead, heard, failed)

@@ -21,7 +21,7 @@ from rowtine.store import loading
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Loaded
-from rowtine.worker.ends import Ends, Spawn
+from rowtine.worker.ends import Broken, Ends, Spawn
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.handoff import Handoff, Turn
 from rowtine.worker.held import Held
@@ -61,6 +61,7 @@ class Executor:
         held: Held,
         begin: Callable[[Claimed], None],
         spawn: Spawn,
+        broken: Broken,
         ended: Callable[[str], None],
     ) -> None:
         self.worker = setup.worker
@@ -75,10 +76,10 @@ class Executor:
         self.warm = Warm(setup.settings.warm)
         self.handoff = Handoff(self.warm, setup.settings.poll_max_results, self._take_turn)
         self.ends = Ends(
-            gateway, self.handoff, held, self.codec, self.probe, spawn, self._is_written
+            gateway, self.handoff, held, self.codec, self.probe, broken, self._is_written
         )
         self.rounds = Rounds(setup, gateway, held, self.warm, self.ends, begin)
-        self.turns = Turns(setup, gateway, held, self.handoff, self.rounds, spawn)
+        self.turns = Turns(setup, gateway, held, self.handoff, self.rounds, spawn, broken)
         self.spent: set[str] = set()
         """Calls whose body has begun and must not begin again, should we have to give them back."""
 
@@ -135,7 +136,7 @@ class Executor:
         match output:
             case Poll():
                 self.held.committing.add(claimed.id)
-                await self.rounds.suspend(Round(execution, output, None, seconds), output)
+                await self.rounds.suspended(Round(execution, output, None, seconds), output)
                 self.spent.discard(claimed.id)
             case Exit():
                 self._record(claimed, function, output.result)
@@ -247,7 +248,7 @@ class Executor:
         self.rounds.enter(execution)
         reader = Reader(self.gateway, lambda c: replace(loaded.rows, connection=c))
         output, seconds = await self.rounds.run(function, execution, loaded.input, reader)
-        await self.rounds.end(execution, function, output, seconds, kept)
+        await self.rounds.ended(execution, function, output, seconds, kept)
 
 
 def _execution(claimed: Claimed) -> Execution:

@@ -16,7 +16,7 @@ from rowtine.core.payload import Codec
 from rowtine.store import BlockedError, Connection, Database, TransientError, Writer
 from rowtine.store.committing import Committed, Round
 from rowtine.store.outcomes import Outcome
-from rowtine.worker.committer import Commits, Committer, Written
+from rowtine.worker.committer import Commits, Committer, Failed, Heard
 from rowtine.worker.policy import backoff
 
 __all__ = ["Gateway"]
@@ -47,6 +47,7 @@ class Gateway:
             database, self._connection, self._writer, codec, worker, self._committed, for_others
         )
         self._time: tuple[datetime, float] | None = None
+        self._now: tuple[datetime, float] | None = None
 
     def now(self, not_before: datetime | None = None) -> datetime | None:
         """The database's time as far as this process knows it, which lags by the time that a
@@ -124,9 +125,10 @@ class Gateway:
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
 
-    def commit(self, item: Round | Outcome) -> asyncio.Future[Written]:
-        """Commit a round or an outcome, together with whatever else waits."""
-        return self._committer.commit(item)
+    def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
+        """Commit a round or an outcome, together with whatever else waits; one of the two is told
+        what came of it."""
+        self._committer.commit(item, heard, failed)
 
     def commits(self) -> Commits:
         """What was committed so far. From any thread."""

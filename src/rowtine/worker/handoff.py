@@ -75,6 +75,8 @@ class Handoff:
         self._most = most
         self._begin = begin
         self._waiting: dict[str, list[End]] = {}
+        self._starting: list[str] = []
+        """Executions whose turn begins when this pass of the loop is over."""
         self._busy: dict[str, bool] = {}
         """Executions whose turn it is -> whether it takes long, so that ends do not wait for it."""
         self._claimed: dict[str, Callable[[str], None]] = {}
@@ -97,7 +99,9 @@ class Handoff:
             return None
         elif caller not in self._waiting:
             # What else ends in this pass of the loop goes with it.
-            asyncio.get_running_loop().call_soon(self._start, caller)
+            if not self._starting:
+                asyncio.get_running_loop().call_soon(self._start)
+            self._starting.append(caller)
         end = End(what, outcome, seat, tell)
         self._waiting.setdefault(caller, []).append(end)
         return end
@@ -124,9 +128,11 @@ class Handoff:
         claimed(execution_id)
         return None
 
-    def _start(self, execution_id: str) -> None:
-        if execution_id not in self._busy and (turn := self._next(execution_id)) is not None:
-            self._begin(turn)
+    def _start(self) -> None:
+        starting, self._starting = self._starting, []
+        for id in starting:
+            if id not in self._busy and (turn := self._next(id)) is not None:
+                self._begin(turn)
 
     def _next(self, execution_id: str) -> Turn | None:
         if execution_id not in self._waiting:

@@ -118,7 +118,9 @@ class Worker:
         def begin(call: Claimed) -> None:
             self._start(executor, call)
 
-        executor = Executor(setup, gateway, self._held, begin, self._spawn, self.notify)
+        executor = Executor(
+            setup, gateway, self._held, begin, self._spawn, self._broken, self.notify
+        )
         lease = self.settings.lease
         watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
         heartbeat = Heartbeat(
@@ -377,12 +379,22 @@ class Worker:
                 lambda connection: leases.renew(connection, list(held.calls.items()), lease)
             )
             self._drop(lost_of(held, mine, self._held.snapshot()))
-        if self._tasks and not self._at_once:
-            await asyncio.wait(self._tasks.values(), timeout=self.settings.grace)
+        if not self._at_once:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.grace):
+                    await self._idle(gateway)
         for task in self._tasks.values():
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks.values(), timeout=1)
+
+    async def _idle(self, gateway: Gateway) -> None:
+        """Wait until nothing runs and nothing is on its way to a commit, either of which may lead
+        to the other."""
+        await gateway.drained()
+        while self._tasks:
+            await asyncio.wait(self._tasks.values())
+            await gateway.drained()
 
     async def _end(self, gateway: Gateway, executor: Executor, heartbeat: Heartbeat) -> None:
         heartbeat.stop()

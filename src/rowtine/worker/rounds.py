@@ -25,12 +25,12 @@ from rowtine.probes import Probe
 from rowtine.registry import Registry
 from rowtine.store import rounds as claims
 from rowtine.store.calls import Claimed, Seat
-from rowtine.store.committing import Begins, Round
+from rowtine.store.committing import Begins, Committed, Round
 from rowtine.store.details import Told
 from rowtine.store.loading import Execution
 from rowtine.store.outcomes import Outcome
 from rowtine.worker import native
-from rowtine.worker.ends import Ends
+from rowtine.worker.ends import Ends, Then
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import beat
 from rowtine.worker.held import Held
@@ -109,7 +109,7 @@ class Rounds:
 
     def resume(
         self, function: Function[..., Any], execution: Execution, input: Input
-    ) -> tuple[Output, float] | Running | None:
+    ) -> tuple[Poll | Exit, float] | Running | None:
         """Run a round that is over with one step of the main body, as most are; or else what `run`
         has to go on with."""
         if timeout_of(execution, function) is not None:
@@ -119,7 +119,7 @@ class Rounds:
         output = self.scheduler(function).resume(input)
         if not isinstance(output, Poll | Exit):
             return output
-        return self._over(function, execution, output, began)
+        return output, self._over(function, execution, output, began)
 
     async def run(
         self,
@@ -146,38 +146,38 @@ class Rounds:
             if output is None:
                 error = timed_out(function.name, timeout)
                 output = Exit(failure(error, self._setup.codec))
-        return self._over(function, execution, output, began)
+        return output, self._over(function, execution, output, began)
 
     def _over(
         self, function: Function[..., Any], execution: Execution, output: Output, began: float
-    ) -> tuple[Output, float]:
-        if isinstance(output, Poll):
+    ) -> float:
+        """The seconds for which the attempt has been running, now that a round of it is over."""
+        if isinstance(output, Poll) and output.native:
             native.report(function.name, output.native)
-        return output, execution.running_seconds + clock.monotonic() - began
+        return execution.running_seconds + clock.monotonic() - began
 
     # -- what it came to
 
-    async def end(
+    def end(
         self,
         execution: Execution,
         function: Function[..., Any],
-        output: Output,
+        output: Poll | Exit,
         seconds: float,
         kept: Kept | None,
-        given: Mapping[int, Outcome | Round] = _NOTHING,
-    ) -> bool:
-        """Write a round that has run, and what it was `given`; whether its fence held. `kept` is
-        what was warm of its execution."""
+        given: Mapping[int, Outcome | Round],
+        then: Then,
+    ) -> None:
+        """Write a round that has run, and what it was `given`; `then` hears of it. `kept` is what
+        was warm of its execution."""
         self._stands.pop(execution.id, None)
         self._setup.probe("round", execution.id)
         if isinstance(output, Poll):
             round = Round(execution, output, None, seconds, given)
-            return await self.suspend(round, output, kept)
+            self.suspend(round, output, kept, then)
+            return
         if kept is not None:
             drop(kept.slots)
-        if isinstance(output, Incompatible):
-            await self.hold(execution.id, output.message)
-            return False
         outcome = conclude(
             execution,
             None,
@@ -186,33 +186,83 @@ class Rounds:
             jitter=clock.jitter,
             codec=self._setup.codec,
         )
-        round = Round(execution, output, outcome, seconds, given)
-        return await self._ends.record_last(round, outcome)
+        self._ends.record_last(Round(execution, output, outcome, seconds, given), outcome, then)
 
-    async def suspend(self, round: Round, output: Poll, kept: Kept | None = None) -> bool:
+    async def ended(
+        self,
+        execution: Execution,
+        function: Function[..., Any],
+        output: Output,
+        seconds: float,
+        kept: Kept | None,
+        given: Mapping[int, Outcome | Round] = _NOTHING,
+    ) -> bool:
+        """`end`, for a round that is a task; whether its fence held."""
+        if not isinstance(output, Incompatible):
+            return await _heard(
+                lambda then: self.end(execution, function, output, seconds, kept, given, then)
+            )
+        self._stands.pop(execution.id, None)
+        self._setup.probe("round", execution.id)
+        if kept is not None:
+            drop(kept.slots)
+        await self.hold(execution.id, output.message)
+        return False
+
+    def suspend(self, round: Round, output: Poll, kept: Kept | None, then: Then) -> None:
         """Commit a round that ended in a poll, keep its frames if it was ours to commit, and begin
         the calls that it made, as far as there is room."""
-        execution = round.execution
         begins = round.begins = self._begins(output)
-        try:
-            written = await self._ends.commit(round)
-        except BaseException:
-            _let_go(kept, output)
-            self._held.release(begins.ids.values())
-            raise
-        begun = written.begun  # of the whole batch
-        self._held.release([execution.id, *(i for i in begins.ids.values() if i not in begun)])
-        if not written.held:
-            log.info("%s: another worker's round was faster", execution.id)
-            _let_go(kept, output)
-            return False
+
+        def heard(held: bool, committed: Committed) -> None:
+            self._held.release([round.execution.id])
+            try:
+                if held:
+                    self._suspended(round, output, begins, kept, committed)
+                else:
+                    log.info("%s: another worker's round was faster", round.execution.id)
+                    self._not_suspended(output, begins, kept)
+            except Exception as error:
+                then(error)
+            else:
+                then(held)
+
+        def failed(error: Exception) -> None:
+            self._not_suspended(output, begins, kept)
+            then(error)
+
+        self._ends.commit(round, heard, failed)
+
+    async def suspended(self, round: Round, output: Poll) -> bool:
+        """`suspend`, for a first round, which is a task; whether its fence held."""
+        return await _heard(lambda then: self.suspend(round, output, None, then))
+
+    def _suspended(
+        self,
+        round: Round,
+        output: Poll,
+        begins: Begins,
+        kept: Kept | None,
+        committed: Committed,
+    ) -> None:
+        execution, held = round.execution, self._held
         self._setup.probe("committed", execution.id)
         self._keep(round, output, kept)
         for call in output.calls:
-            if (id := begins.ids.get(call.call_id)) is not None and id in begun:
-                self._held.coming.discard(id)
-                self._begin(_begun(id, call, execution, written.at))
-        return True
+            if (id := begins.ids.get(call.call_id)) is None:
+                continue
+            if id in committed.begun:
+                held.coming.discard(id)
+                self._begin(_begun(id, call, execution, committed.at))
+            else:
+                held.release([id])
+
+    def _not_suspended(self, output: Poll, begins: Begins, kept: Kept | None) -> None:
+        """Drop the frames of a round that was not written, and those that it did not touch."""
+        if kept is not None:
+            drop(kept.slots)
+        drop(frames(output.state))
+        self._held.release(begins.ids.values())
 
     async def hold(self, execution_id: str, message: str) -> None:
         """Leave an execution as it is, which does not fit this code."""
@@ -262,11 +312,21 @@ async def _within(seconds: float, run: Coroutine[Any, Any, T]) -> T | None:
     return None
 
 
-def _let_go(kept: Kept | None, output: Poll) -> None:
-    """Drop the frames of a round that was not written, and those that it did not touch."""
-    if kept is not None:
-        drop(kept.slots)
-    drop(frames(output.state))
+async def _heard(write: Callable[[Then], None]) -> bool:
+    """What somebody who writes a round is told, for whoever awaits it. The write is not cancelled
+    with them: it is on its way."""
+    told: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def then(held: bool | Exception) -> None:
+        if told.done():
+            return
+        if isinstance(held, Exception):
+            told.set_exception(held)
+        else:
+            told.set_result(held)
+
+    write(then)
+    return await told
 
 
 def _begun(id: str, call: CallRequest, caller: Execution, at: datetime) -> Claimed:

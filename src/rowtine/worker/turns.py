@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from rowtine.core import eager
@@ -15,7 +15,7 @@ from rowtine.store import rounds as claims
 from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Rows
 from rowtine.store.outcomes import Outcome
-from rowtine.worker.ends import Spawn
+from rowtine.worker.ends import Broken, Spawn
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.handoff import End, Handoff, Turn, round_input, taken
 from rowtine.worker.held import Held
@@ -27,7 +27,8 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Runs the turns that a hand-off makes."""
+    """Runs the turns that a hand-off makes: in place, if they are one step of a main body, as most
+    are, and else as tasks."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Turns:
         handoff: Handoff,
         rounds: Rounds,
         spawn: Spawn,
+        broken: Broken,
     ) -> None:
         self._setup = setup
         self._gateway = gateway
@@ -44,53 +46,63 @@ class Turns:
         self._handoff = handoff
         self._rounds = rounds
         self._spawn = spawn
+        self._broken = broken
 
     def begin(self, turn: Turn) -> None:
-        self._spawn(turn.kept.execution.id, self._take(turn))
-
-    async def _take(self, turn: Turn | None) -> None:
-        """Take a turn, and those that follow: as long as the calls that a round makes end at once,
-        a task is made once."""
-        entered: Execution | None = None
-        while turn is not None:
-            execution = turn.kept.execution
-            if execution is not entered:
-                entered = execution
-                self._rounds.enter(execution)
-            try:
-                with suppress(Lost):
-                    await self._take_one(turn.kept, turn.ends)
-            except asyncio.CancelledError:
-                # For ever: what it has claimed is given back.
-                self._over(turn, self._handoff.takes_long)
-                raise
-            except BaseException:
-                if (turn := self._over(turn, self._handoff.over)) is not None:
-                    self.begin(turn)
-                raise
-            turn = self._over(turn, self._handoff.over)
-
-    def _over(self, turn: Turn, after: Callable[[str], Turn | None]) -> Turn | None:
-        for end in turn.ends:
-            end.written(None)
-        return after(turn.kept.execution.id)
-
-    async def _take_one(self, kept: Kept, ends: Sequence[End]) -> None:
+        """Take a turn, and those that follow when it is over."""
+        kept, ends = turn
         execution = kept.execution
+        try:
+            self._take(turn, execution)
+        except Exception as error:
+            drop(kept.slots)
+            self._over(turn, error)
+
+    def _take(self, turn: Turn, execution: Execution) -> None:
+        kept, ends = turn
         execution.now = self._gateway.now(execution.now)
         function = self._setup.registry.function(execution.function)
         input = round_input(kept, ends, execution.now)
         first = self._rounds.resume(function, execution, input)
-        given: Mapping[int, Outcome | Round] = taken(ends)
         if isinstance(first, tuple):
             output, seconds = first
+            then = partial(self._over, turn)
+            self._rounds.end(execution, function, output, seconds, kept, taken(ends), then)
         else:
-            output, seconds, given = await self._run(kept, ends, function, input, first)
-        if await self._rounds.end(execution, function, output, seconds, kept, given):
-            for end in ends:
-                end.written(True)
+            self._spawn(execution.id, self._run(turn, function, input, first))
+
+    def _over(self, turn: Turn, held: bool | Exception) -> None:
+        id = turn.kept.execution.id
+        for end in turn.ends:
+            end.written(True if held is True else None)
+        if isinstance(held, Exception):
+            self._broken(id, held)
+        if (following := self._handoff.over(id)) is not None:
+            self.begin(following)
 
     async def _run(
+        self, turn: Turn, function: Function[..., Any], input: Input, first: Running | None
+    ) -> None:
+        """Take a turn that is more than the step of one body, of which `first` may be the first."""
+        kept, ends = turn
+        execution = kept.execution
+        self._rounds.enter(execution)
+        held: bool | Exception = False
+        try:
+            output, seconds, given = await self._round(kept, ends, function, input, first)
+            held = await self._rounds.ended(execution, function, output, seconds, kept, given)
+        except Lost:
+            pass
+        except asyncio.CancelledError:
+            for end in ends:
+                end.written(None)
+            self._handoff.takes_long(execution.id)  # for ever: what it has claimed is given back
+            raise
+        except Exception as error:
+            held = error
+        self._over(turn, held)
+
+    async def _round(
         self,
         kept: Kept,
         ends: Sequence[End],
@@ -98,8 +110,7 @@ class Turns:
         input: Input,
         first: Running | None,
     ) -> tuple[Output, float, Mapping[int, Outcome | Round]]:
-        """Run a round that takes more than the step of one body, of which `first` may be the
-        first; with what of its ends is to be written with it."""
+        """What the round came to, and what of its ends is to be written with it."""
         execution, body = kept.execution, self._setup.registry.body
         reader = Reader(self._gateway, lambda c: Rows(c, body, execution, None, kept.slots))
         running = eager.Begun(self._rounds.run(function, execution, input, reader, first))
