@@ -10,7 +10,7 @@ import os
 import threading
 import time
 
-from rowtine.core.ids import uuid7
+from rowtine.core.ids import head_of, uuid7
 
 __all__ = ["jitter", "monotonic", "new_id", "new_seed"]
 
@@ -19,9 +19,10 @@ monotonic = time.monotonic
 
 
 class _Chance:
-    """Random bytes of the system, asked for by the page: each time costs a system call.
+    """Random hexadecimal digits of the system, asked for by the page: each time costs a system
+    call.
 
-    Each byte is given out once; what a fork has copied is thrown away by the child.
+    Each digit is given out once; what a fork has copied is thrown away by the child.
     """
 
     def __init__(self) -> None:
@@ -31,16 +32,16 @@ class _Chance:
 
     def forget(self) -> None:
         self._lock = threading.Lock()
-        self._bytes = b""
+        self._digits = ""
         self._at = 0
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> str:
         with self._lock:
-            if self._at + count > len(self._bytes):
-                self._bytes, self._at = os.urandom(4096), 0
-            taken = self._bytes[self._at : self._at + count]
-            self._at += count
-            return taken
+            at = self._at
+            if at + count > len(self._digits):
+                self._digits, at = os.urandom(4096).hex(), 0
+            self._at = end = at + count
+            return self._digits[at:end]
 
 
 _chance = _Chance()
@@ -48,7 +49,7 @@ _chance = _Chance()
 
 def jitter() -> float:
     """A random number in [0, 1)."""
-    return int.from_bytes(_chance.take(6)) / (1 << 48)
+    return int(_chance.take(12), 16) / (1 << 48)
 
 
 class _IdSource:
@@ -60,18 +61,22 @@ class _IdSource:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._milliseconds = 0
-        self._counter = 0
+        self._milliseconds = self._counter = 0
+        self._head = head_of(0)
 
-    def next(self, milliseconds: int, random: int) -> str:
+    def next(self, milliseconds: int, chance: str) -> str:
         with self._lock:
             if milliseconds > self._milliseconds:
-                self._milliseconds, self._counter = milliseconds, 0
+                self._begin(milliseconds)
             elif self._counter == 0xFFF:
-                self._milliseconds, self._counter = self._milliseconds + 1, 0
+                self._begin(self._milliseconds + 1)
             else:
                 self._counter += 1
-            return uuid7(self._milliseconds, self._counter, random)
+            return uuid7(self._head, self._counter, chance)
+
+    def _begin(self, milliseconds: int) -> None:
+        self._milliseconds, self._counter = milliseconds, 0
+        self._head = head_of(milliseconds)
 
 
 _ids = _IdSource()
@@ -79,9 +84,9 @@ _ids = _IdSource()
 
 def new_seed() -> str:
     """128 bits that nobody can guess: promises' tokens are drawn from them."""
-    return _chance.take(16).hex()
+    return _chance.take(32)
 
 
 def new_id() -> str:
     """A new UUIDv7."""
-    return _ids.next(time.time_ns() // 1_000_000, int.from_bytes(_chance.take(8)))
+    return _ids.next(time.time_ns() // 1_000_000, _chance.take(16))

@@ -257,9 +257,8 @@ _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
 }
 
 
-def leaf_encoder(value: object) -> Callable[[Any], Any] | None:
-    """How a value is encoded that holds no others; it needs no Encoder."""
-    return _LEAVES.get(type(value))
+leaf_encoder = _LEAVES.get
+"""How values of a type are encoded that hold no others, which takes no Encoder; None for others."""
 
 
 def _error_tree(name: str, state: dict[str, Any], traceback: str | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+import msgspec
+
 from rowtine.codec.classes import Registry
 from rowtine.codec.decoding import Decoder
 from rowtine.codec.encoding import Encoder, leaf_encoder
@@ -74,7 +76,7 @@ class JsonCodec:
         Raises TypeError with `what` and the path if it cannot be stored, PayloadError if it is too
         large or nested too deeply.
         """
-        leaf = leaf_encoder(value)
+        leaf = leaf_encoder(type(value))
         try:
             text = dumps(self._encoder().tree(value) if leaf is None else leaf(value))
         except (Refused, RecursionError) as error:
@@ -110,9 +112,13 @@ class JsonCodec:
         Rows written by others may also hold a JSON list (positional arguments), or any other value
         (the single positional argument).
         """
-        parts = {} if payload is None else _argument_parts(_parsed(payload))
+        if payload is None:
+            return Arguments()
+        if (usual := _usual_arguments(payload, self._max_depth)) is not None:
+            return Arguments(tuple(usual.args), usual.kwargs)
+        parts = _argument_parts(_parsed(payload))
         args, kwargs = parts.get("args", []), parts.get("kwargs", {})
-        if payload is not None and not is_untagged(payload, self._max_depth):
+        if not is_untagged(payload, self._max_depth):
             args = self._decoder.value(args, depth=-1)
             kwargs = self._decoder.value(kwargs, depth=-1)
         if not (_is(list, args) and _is(dict, kwargs) and all(_is(str, name) for name in kwargs)):
@@ -150,7 +156,7 @@ class JsonCodec:
         trees: list[Any] = []
         try:
             for value in (*arguments.args, *arguments.kwargs.values()):
-                leaf = leaf_encoder(value)
+                leaf = leaf_encoder(type(value))
                 if leaf is None:
                     encoder = encoder or self._encoder()
                     trees.append(encoder.tree(value))
@@ -202,6 +208,24 @@ def _parsed(payload: str) -> Any:
         return loads(payload)
     except Exception as error:
         raise DecodeError(f"not JSON that can be read: {error}") from error
+
+
+class _Usual(msgspec.Struct, forbid_unknown_fields=True):
+    """Arguments as `encode_arguments` writes them."""
+
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+_decode_usual = msgspec.json.Decoder(_Usual).decode
+
+
+def _usual_arguments(payload: str, max_depth: int) -> _Usual | None:
+    """The arguments in one go, where the text means just what it says; None for any other."""
+    try:
+        return _decode_usual(payload) if is_untagged(payload, max_depth) else None
+    except Exception:
+        return None
 
 
 def _argument_parts(tree: Any) -> dict[str, Any]:

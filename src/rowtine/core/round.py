@@ -45,6 +45,7 @@ from rowtine.core.steps import (
     resumed,
     start,
     step_of,
+    task_of,
     wait_of,
 )
 from rowtine.core.tasks import TIMEOUT, Group
@@ -120,7 +121,7 @@ class Round:
             # A body begins here and no earlier: never amid the bookkeeping for another one, and
             # after those before it.
             for each in running:
-                if each.task is None and each.step is None:
+                if each.step is None:
                     start(each, self.codec)
             idle = True
             # All that are over, in the order in which they began: a set has no order.
@@ -131,7 +132,7 @@ class Round:
                     self.here.stepping.add(each.coroutine.id)
                     await self._stepped(each.coroutine, each.frame, step)
             if idle:
-                tasks = [each.task for each in running if each.task is not None]
+                tasks = [task for each in running if (task := task_of(each)) is not None]
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
     def _output(self) -> Output:
@@ -159,7 +160,7 @@ class Round:
         """The round failed: cancel what is running, drop every frame it took."""
         running = list(self.here.running.values())
         self.here.running.clear()
-        tasks = [each.task for each in running if each.task is not None]
+        tasks = [task for each in running if (task := task_of(each)) is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -594,8 +595,8 @@ class Round:
         if (running := self.here.running.get(coroutine.id)) is not None:
             running.frame.running.cancelling = True
             running.frame.running.reason = reason
-            if running.frame.running.native and running.task is not None:
-                running.task.cancel()
+            if running.frame.running.native and (task := task_of(running)) is not None:
+                task.cancel()
             return
         self.places[coroutine.id] = place
         await self._withdraw(coroutine)

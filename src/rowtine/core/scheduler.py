@@ -7,13 +7,13 @@ import sys
 from copy import copy
 from typing import Any
 
-from rowtine.core.coroutine import Continuation, Entry, Frame, Slot, Step, Suspended
+from rowtine.core.coroutine import Continuation, Entry, Frame, Raised, Returned, Suspended
 from rowtine.core.directives import Body
 from rowtine.core.ends import result_of
 from rowtine.core.exchange import Changes, Exit, Incompatible, Input, Output, Poll, Polling
 from rowtine.core.futures import CallFuture
 from rowtine.core.payload import Codec, Identity
-from rowtine.core.phases import CALL_KINDS
+from rowtine.core.phases import CALL_KINDS, Resolution
 from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Round
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
@@ -22,8 +22,9 @@ from rowtine.core.steps import (
     request_of,
     resolution_of,
     resumed,
-    start,
+    step_from,
     wait_of,
+    waiting_again,
 )
 from rowtine.errors import IncompatibleState
 
@@ -109,11 +110,11 @@ class OneShotScheduler:
         begun, and `run` goes on with it."""
         continuation = Continuation(body, input.arguments, began=input.now)
         frame = Frame(context, self.codec, 0, input.seed)
-        running = Running(Coroutine(0, None, continuation), frame, continuation, None)
-        step = self._step(running)
-        if step is None or isinstance(step, Suspended):
-            return running
-        return result_of(0, step, self.codec)
+        step = step_from(frame, continuation, None, self.codec)
+        here = frame.running
+        if isinstance(step, Returned | Raised) and not (here.asked or here.groups):
+            return result_of(0, step, self.codec)
+        return Running(Coroutine(0, None, continuation), frame, continuation, None, step)
 
     def resume(self, input: Input) -> Poll | Exit | Running | None:
         """Let the main body make its next step, where it is warm and nobody else has a part in the
@@ -128,46 +129,47 @@ class OneShotScheduler:
             return None
         continuation = main.coroutine
         frame = None if continuation is None else continuation.slot.take()
-        if frame is None:
+        if continuation is None or frame is None:
             return None
         (result,) = input.results
         how = resolution_of(result)
         entry = Entry(wait_of(main), how, result.value, result.error, input.now)
+        step = step_from(frame, continuation, entry, self.codec)
+        here = frame.running
+        if not (here.asked or here.groups):
+            match step:
+                case Suspended() if step.wait.kind in CALL_KINDS:
+                    coroutine = waiting_again(main, frame, entry, step.wait)
+                    return self._called(coroutine, step, state, result.call_id, how)
+                case Returned() | Raised():
+                    ended = result_of(0, step, self.codec)
+                    return Exit(ended, Changes({result.call_id: how}, finished={0: ended}))
+                case _:
+                    pass
         running = resumed(main.copied(), frame, entry)
-        step = self._step(running)
-        changes = Changes({result.call_id: how})
-        match step:
-            case Suspended() if step.wait.kind in CALL_KINDS:
-                return self._called(running, step, state, result.call_id, changes)
-            case None | Suspended():
-                return running
-            case _:
-                changes.finished[0] = ended = result_of(0, step, self.codec)
-                return Exit(ended, changes)
-
-    def _step(self, running: Running) -> Step | None:
-        """What a body came to at once and by itself; None if the round has to go on with it."""
-        start(running, self.codec)
-        here = running.frame.running
-        return None if here.asked or here.groups else running.step
+        running.step = step
+        return running
 
     def _called(
-        self, main: Running, step: Suspended, before: State, answered: int, changes: Changes
+        self,
+        main: Coroutine,
+        step: Suspended,
+        before: State,
+        answered: int,
+        how: Resolution,
     ) -> Poll:
         """The main body waits for another call, and that is all."""
-        coroutine = main.coroutine
-        request = request_of(coroutine, step.wait, step.where)
         state = before.copied()
-        request.call_id = state.next_call_id
-        state.next_call_id += 1
+        number = state.next_call_id
+        state.next_call_id = number + 1
         state.callers.pop(answered, None)
-        state.callers[request.call_id] = 0
+        state.callers[number] = 0
         state.prev_callers = [0]
-        coroutine.wait, coroutine.result = step.wait, CallFuture(call_id=request.call_id)
-        if coroutine.coroutine is not None:
-            coroutine.coroutine.slot = Slot(main.frame)
-        state.suspended[0] = coroutine
-        changes.calls.append(request)
+        state.suspended[0] = main
+        main.result = CallFuture(call_id=number)
+        request = request_of(main, step.wait, step.where)
+        request.call_id = number
+        changes = Changes({answered: how}, [request])
         return self.polling.poll(state, changes, list(step.native))
 
     # -- the state

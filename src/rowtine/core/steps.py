@@ -33,22 +33,24 @@ __all__ = [
     "resolution_of",
     "resumed",
     "start",
+    "step_from",
     "step_of",
+    "task_of",
     "wait_of",
+    "waiting_again",
 ]
 
 
 @dataclass(slots=True)
 class Running:
     """A body that is not suspended: it makes one step, with what its wait came to. The step is a
-    task while it awaits natively."""
+    task while it awaits natively, and None until it is begun."""
 
     coroutine: Coroutine
     frame: Frame
     continuation: Continuation
     resolved: Entry | None
-    task: asyncio.Task[Step] | None = None
-    step: Step | None = None
+    step: Step | asyncio.Task[Step] | None = None
 
 
 def resumed(coroutine: Coroutine, frame: Frame, resolved: Entry | None) -> Running:
@@ -66,26 +68,49 @@ def resumed(coroutine: Coroutine, frame: Frame, resolved: Entry | None) -> Runni
     return Running(coroutine, frame, continuation, resolved)
 
 
+def waiting_again(main: Coroutine, frame: Frame, resolved: Entry, wait: Wait) -> Coroutine:
+    """A body that has gone on with what its wait came to, and waits again: a coroutine of its own,
+    as a round's is."""
+    before = body_of(main)
+    journal = before.journal
+    if journal is not None:
+        journal = (*journal, resolved)
+    after = Continuation(before.body, before.input, journal, before.began, Slot(frame))
+    return Coroutine(
+        main.id, main.parent_id, after, None, main.kind, main.seq + 1, main.serves, wait,
+        main.members, main.cancelled, main.shielded, main.limited,
+    )  # fmt: skip
+
+
 def start(running: Running, codec: Codec) -> None:
-    """Have a body make its step; with a task, if it awaits natively."""
-    frame = running.frame
-    drive = Drive(frame, running.continuation, codec, running.resolved)
-    made: Step | asyncio.Task[Step] = eager.first(drive.begin, frame.context)
-    if isinstance(made, asyncio.Task):
-        running.task = made
-    else:
-        running.step = made
+    """Have a body make its step."""
+    running.step = step_from(running.frame, running.continuation, running.resolved, codec)
+
+
+def step_from(
+    frame: Frame, continuation: Continuation, resolved: Entry | None, codec: Codec
+) -> Step | asyncio.Task[Step]:
+    """The step that a body makes; its task, if it awaits natively."""
+    return eager.first(Drive(frame, continuation, codec, resolved).begin, frame.context)
 
 
 def step_of(running: Running) -> Step | None:
     """What the step of a body came to; None while it awaits natively."""
-    if running.step is None and running.task is not None and running.task.done():
-        try:
-            running.step = running.task.result()
-        except asyncio.CancelledError:
-            # A body that cancels its own task takes the step that runs it along.
-            running.step = Raised(asyncio.CancelledError())
-    return running.step
+    step = running.step
+    if not isinstance(step, asyncio.Task):
+        return step
+    if not step.done():
+        return None
+    try:
+        return step.result()
+    except asyncio.CancelledError:
+        # A body that cancels its own task takes the step that runs it along.
+        return Raised(asyncio.CancelledError())
+
+
+def task_of(running: Running) -> asyncio.Task[Step] | None:
+    """The task of the step of a body that awaits natively."""
+    return running.step if isinstance(running.step, asyncio.Task) else None
 
 
 def resolution_of(result: CallResult) -> Resolution:

@@ -235,7 +235,7 @@ class Executor:
             kept = None
         if loaded.worker != self.worker:
             if kept is not None:
-                self.warm.keep(kept.execution, kept.state)
+                self.warm.put_back(kept)
             return  # a turn that was on its way when it was claimed has done it
         try:
             await self._later_round(loaded, kept)

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from rowtine import clock
@@ -47,16 +47,21 @@ class Gateway:
             database, self._connection, self._writer, codec, worker, self._committed, for_others
         )
         self._time: tuple[datetime, float] | None = None
-        self._now: tuple[datetime, float] | None = None
+        self._now = datetime.min.replace(tzinfo=UTC)
+        self._until = 0.0
+        """Until when that is near enough, by the clock of this process."""
 
     def now(self, not_before: datetime | None = None) -> datetime | None:
         """The database's time as far as this process knows it, which lags by the time that a
-        reply takes; None before it was first told. This machine's clock may be an hour wrong."""
+        reply takes, to the millisecond; None before it was first told. This machine's clock may be
+        an hour wrong."""
         if self._time is None:
             return not_before
-        at, then = self._time
-        now = at + timedelta(seconds=clock.monotonic() - then)
-        return now if not_before is None else max(now, not_before)
+        monotonic = clock.monotonic()
+        if monotonic > self._until:
+            at, then = self._time
+            self._now, self._until = at + timedelta(seconds=monotonic - then), monotonic + 0.001
+        return self._now if not_before is None or self._now > not_before else not_before
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a reading transaction; again, after a while, if the database is away."""
@@ -136,6 +141,7 @@ class Gateway:
 
     def _committed(self, committed: Committed) -> None:
         self._time = committed.at, clock.monotonic()
+        self._until = 0.0
         self._heard(committed)
 
     async def drained(self) -> None:

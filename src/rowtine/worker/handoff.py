@@ -135,26 +135,24 @@ class Handoff:
                 self._begin(turn)
 
     def _next(self, execution_id: str) -> Turn | None:
-        if execution_id not in self._waiting:
+        if (ends := self._waiting.pop(execution_id, None)) is None:
             return None
         kept = self._warm.take(execution_id)
-        if kept is None:
-            self._refuse(execution_id)
-            return None
         fit: list[End] = []
-        for end in self._waiting.pop(execution_id):
-            if _waits(kept, end.seat):
+        for end in ends:
+            if kept is not None and _waits(kept, end.seat):
                 fit.append(end)
             else:
                 end.written(None)
-        ends, later = fit[: self._most], fit[self._most :]
-        if later:
-            self._waiting[execution_id] = later
-        if not ends:
-            self._warm.keep(kept.execution, kept.state)
+        if kept is None:
+            return None
+        if len(fit) > self._most:
+            fit, self._waiting[execution_id] = fit[: self._most], fit[self._most :]
+        if not fit:
+            self._warm.put_back(kept)
             return None
         self._busy[execution_id] = False
-        return Turn(kept, ends)
+        return Turn(kept, fit)
 
     def _refuse(self, execution_id: str) -> None:
         for end in self._waiting.pop(execution_id, ()):
@@ -178,17 +176,21 @@ def _waits(kept: Kept, seat: Seat) -> bool:
 
 def round_input(kept: Kept, ends: Sequence[End], now: datetime | None) -> Input:
     """What the next round of a warm execution is given."""
-    members = {
-        end.seat.coroutine_id: _member(end.seat) for end in ends if end.seat.parent_id is not None
-    }
-    state = kept.state
+    state, execution = kept.state, kept.execution
+    results: list[CallResult] = []
+    members: dict[int, Coroutine] = {}
+    for end in ends:
+        seat = end.seat
+        results.append(_result(end))
+        if seat.parent_id is not None:
+            members[seat.coroutine_id] = _member(seat)
     if members:
         state = replace(state, suspended={**state.suspended, **members})
     return Input(
         state=state,
-        results=[_result(end) for end in ends],
-        cancel=kept.execution.cancelling,
-        reason=kept.execution.cancel_reason,
+        results=results,
+        cancel=execution.cancelling,
+        reason=execution.cancel_reason,
         now=now,
     )
 

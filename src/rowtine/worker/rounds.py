@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
@@ -281,9 +280,13 @@ class Rounds:
 
     def _begins(self, output: Poll) -> Begins:
         """The calls of a round that begin at once: those that can, as far as there is room."""
+        ids: dict[int, str] = {}
         room = self._held.room()
-        ready = (call.call_id for call in output.calls if self._can_begin(call))
-        ids = {call_id: clock.new_id() for call_id in itertools.islice(ready, room)}
+        for call in output.calls:
+            if len(ids) >= room:
+                break
+            if self._can_begin(call):
+                ids[call.call_id] = clock.new_id()
         self._held.take(ids.values())
         return Begins(self._setup.worker, self._setup.settings.lease, ids)
 

@@ -50,16 +50,15 @@ class Turns:
 
     def begin(self, turn: Turn) -> None:
         """Take a turn, and those that follow when it is over."""
-        kept, ends = turn
-        execution = kept.execution
         try:
-            self._take(turn, execution)
+            self._take(turn)
         except Exception as error:
-            drop(kept.slots)
+            drop(turn.kept.slots)
             self._over(turn, error)
 
-    def _take(self, turn: Turn, execution: Execution) -> None:
+    def _take(self, turn: Turn) -> None:
         kept, ends = turn
+        execution = kept.execution
         execution.now = self._gateway.now(execution.now)
         function = self._setup.registry.function(execution.function)
         input = round_input(kept, ends, execution.now)

@@ -61,10 +61,13 @@ class Warm:
 
     def keep(self, execution: Execution, state: State) -> None:
         """Keep an execution; those used longest ago make room."""
-        kept = Kept(execution, _slim(state, self._limit))
+        self.put_back(Kept(execution, _slim(state, self._limit)))
+
+    def put_back(self, kept: Kept) -> None:
+        """Keep one that was taken and not used."""
         if not kept.state.suspended:
             return
-        self._kept[execution.id] = kept
+        self._kept[kept.execution.id] = kept
         self._coroutines += len(kept.state.suspended)
         while self._coroutines > self._limit:
             self.drop(next(iter(self._kept)))
