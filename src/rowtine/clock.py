@@ -67,16 +67,14 @@ class _IdSource:
     def next(self, milliseconds: int, chance: str) -> str:
         with self._lock:
             if milliseconds > self._milliseconds:
-                self._begin(milliseconds)
+                self._milliseconds, self._counter = milliseconds, 0
+                self._head = head_of(milliseconds)
             elif self._counter == 0xFFF:
-                self._begin(self._milliseconds + 1)
+                self._milliseconds, self._counter = self._milliseconds + 1, 0
+                self._head = head_of(self._milliseconds)
             else:
                 self._counter += 1
             return uuid7(self._head, self._counter, chance)
-
-    def _begin(self, milliseconds: int) -> None:
-        self._milliseconds, self._counter = milliseconds, 0
-        self._head = head_of(milliseconds)
 
 
 _ids = _IdSource()

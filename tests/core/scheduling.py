@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from msgspec import structs
+
 from rowtine.codec import JsonCodec
 from rowtine.core.coroutine import Slot
 from rowtine.core.exchange import Exit, Incompatible, Input, Output, Poll
@@ -340,7 +342,7 @@ class Rows:
             if change.kind in JOIN_KINDS:
                 self._check_counter(change.coroutine_id, change.seq, change.pending)
         whole = {id: self._whole(id) for id in self.suspended}
-        return replace(output, state=replace(output.state, suspended=whole))
+        return structs.replace(output, state=replace(output.state, suspended=whole))
 
     def _end_member(self, id: int, result: CallResult | None) -> None:
         """A call that is a member of a join has no row of its own: its end is the call's."""

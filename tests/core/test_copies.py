@@ -6,6 +6,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from core.scheduling import COLD, WARM, Begin, Mode, durable
 from rowtine import call, gather
@@ -84,7 +85,7 @@ def test_who_waits_for_a_call_is_found_where_nobody_kept_it(mode: Mode) -> None:
 
     for results, callers in [([0, 2], {}), ([1], {1: 2})]:
         assert isinstance(execution.output, Poll)
-        execution.output = replace(execution.output, state=replace(state, callers=callers))
+        execution.output = structs.replace(execution.output, state=replace(state, callers=callers))
         execution.resume(*(execution.result(id, id) for id in results))
         state = execution.state
 
@@ -105,7 +106,7 @@ def test_a_result_that_somebody_else_has_waited_for_reaches_nobody() -> None:
     execution = Begin(WARM)(main).answer(a=0, b=1, c=2)
     state = replace(execution.state, callers={0: 0, **execution.state.callers})
     assert isinstance(execution.output, Poll)
-    execution.output = replace(execution.output, state=state)
+    execution.output = structs.replace(execution.output, state=state)
 
     execution.resume(CallResult(0, "late"))
 

@@ -551,20 +551,21 @@ def test_a_round_that_never_ends_can_be_stopped() -> None:
 # ---------------------------------------------------------------------------------- the spare task
 
 
-def steps_in_turn(*steps: Callable[[asyncio.Task[Any]], Any]) -> list[asyncio.Task[Any]]:
-    """The tasks in whose names these steps are made, a pass of the loop after each."""
-    tasks: list[asyncio.Task[Any]] = []
+def steps_in_turn(*steps: Callable[[asyncio.Task[Any]], Any]) -> list[int]:
+    """The ids of the tasks in whose names these steps are made, a pass of the loop after each."""
     ids: list[int] = []
+
+    def noted(step: Callable[[asyncio.Task[Any]], Any], task: asyncio.Task[Any]) -> Any:
+        ids.append(id(task))
+        return step(task)
 
     async def main() -> None:
         for step in steps:
-            made = eager.first(lambda task: (ids.append(id(task)), step(task))[1], context())
-            if isinstance(made, asyncio.Task):
-                tasks.append(made)
+            eager.first(context(), noted, step)
             await asyncio.sleep(0)
 
     assert on_a_loop(main) == []
-    return ids  # type: ignore[return-value]
+    return ids
 
 
 def context() -> contextvars.Context:
@@ -627,12 +628,12 @@ def test_the_task_goes_on_with_the_step_that_awaits_natively() -> None:
         return begun
 
     async def main() -> None:
-        assert eager.first(lambda _: "short", context()) == "short"
+        assert eager.first(context(), lambda _: "short") == "short"
         await asyncio.sleep(0)  # the spare task waits by now
-        task = eager.first(step, context())
+        task = eager.first(context(), step)
         assert isinstance(task, asyncio.Task)
         assert await task == "done"
-        again = eager.first(step, context())
+        again = eager.first(context(), step)
         assert again is not task
         assert await again == "done"
 
@@ -659,11 +660,11 @@ def test_a_step_that_is_told_to_stop_before_its_task_has_gone_on_hears_it(passes
         return begun
 
     async def main() -> None:
-        eager.first(lambda _: None, context())
+        eager.first(context(), lambda _: None)
         for _ in range(passes):
             await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
-            await eager.first(step, context())
+            await eager.first(context(), step)
 
     assert on_a_loop(main) == []
     assert len(heard) == 1
@@ -675,7 +676,7 @@ def test_a_spare_task_is_nothing_that_a_loop_complains_about() -> None:
     loop.set_exception_handler(lambda _loop, context: complaints.append(context))
 
     async def main() -> None:
-        eager.first(lambda _: None, context())
+        eager.first(context(), lambda _: None)
 
     loop.run_until_complete(main())
     loop.close()

@@ -23,6 +23,8 @@ def test_each_part_has_its_place(milliseconds: int, counter: int, random: int) -
 
 
 def test_an_id_sorts_by_time_then_by_counter() -> None:
-    made = [uuid7(head_of(ms), counter, "7" * 16) for ms in (1, 2, 300) for counter in (0, 1, 0xFFF)]
+    made = [
+        uuid7(head_of(ms), counter, "7" * 16) for ms in (1, 2, 300) for counter in (0, 1, 0xFFF)
+    ]
 
     assert made == sorted(made)

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -50,15 +49,16 @@ def dumps(tree: Any) -> str:
     return text if text.isascii() else _NOT_ASCII.sub(_escape, text)
 
 
-def loads(text: str) -> Any:
-    """The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
-    return _decode(text)
+loads = msgspec.json.Decoder().decode
+"""The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
 
 
 def is_untagged(text: str, depth: int) -> bool:
     """Whether a JSON text means just what it says: no key in it starts with `$`, however it is
     written, and there are not enough brackets to be nested more than `depth` deep."""
-    return '"$' not in text and "\\u0024" not in text and text.count("[") + text.count("{") <= depth
+    if '"$' in text or "\\u0024" in text:
+        return False
+    return len(text) <= depth or text.count("[") + text.count("{") <= depth
 
 
 def _escape(run: re.Match[str]) -> str:

@@ -23,6 +23,8 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
+from msgspec import Struct
+
 from rowtine.core import eager
 from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running, running
 from rowtine.core.discard import discard
@@ -82,8 +84,7 @@ class Wait:
     token: str | None = field(default=None, compare=False)
 
 
-@value
-class Entry:
+class Entry(Struct, frozen=True):
     """A wait and what it came to: one line of a journal.
 
     `at` is the time of the round that it was told in. `decided_by` is the coroutine that decided
@@ -319,8 +320,7 @@ class Continuation:
 # ------------------------------------------------------------------------------------ one step
 
 
-@value
-class Suspended:
+class Suspended(Struct, frozen=True):
     """The body waits."""
 
     wait: Wait
@@ -329,13 +329,11 @@ class Suspended:
     """Where it has awaited natively since its last wait, each place once."""
 
 
-@value
-class Returned:
+class Returned(Struct, frozen=True):
     value: Any
 
 
-@value
-class Raised:
+class Raised(Struct, frozen=True):
     error: BaseException
 
 
@@ -392,14 +390,15 @@ def told(entry: Entry, running: Running, codec: Codec, name: str) -> _Outcome:
     """What a body is told of what its wait came to."""
     if entry.at is not None and (running.now is None or entry.at > running.now):
         running.now = entry.at
-    match entry.resolution:
-        case Resolution.TIMEOUT:
-            return _expired(entry, running, name)
-        case Resolution.CANCELLED:
-            running.told = None
-            return None, _told_to_stop(entry.reason)
-        case _:
-            return _outcome(entry, codec)
+    if entry.resolution is Resolution.TIMEOUT:
+        return _expired(entry, running, name)
+    if entry.resolution is Resolution.CANCELLED:
+        running.told = None
+        return None, _told_to_stop(entry.reason)
+    value, error = _value(entry, codec)
+    if entry.wait.kind is Kind.TASK and entry.wait.children and entry.decided_by is not None:
+        return Ended(entry.decided_by - entry.wait.children.start, value, error), None
+    return value, error
 
 
 def _expired(entry: Entry, running: Running, name: str) -> _Outcome:
@@ -437,9 +436,16 @@ class Drive:
     def begin(self, task: asyncio.Task[Any]) -> Step | eager.Begun[Step]:
         """Make the step, in the context of the frame and as this task: what it came to; or, if the
         body awaits natively, the rest of the step."""
-        running = self._frame.running
+        frame, resolved = self._frame, self._resolved
+        running = frame.running
         running.task = task
-        step = self._begun()
+        step: Step | None
+        if frame.coroutine is None:
+            step = self._rebuild(resolved)
+        elif resolved is None:
+            step = self._go(_NOTHING)
+        else:
+            step = self._go(told(resolved, running, self._codec, self._continuation.body.name))
         if step is None:
             begun = eager.Begun(self._rest())
             begun.step(task)
@@ -451,17 +457,14 @@ class Drive:
         # Who cancels its own task takes the step along.
         return Raised(asyncio.CancelledError()) if task.cancelling() else step
 
-    def _begun(self) -> Step | None:
-        frame, continuation, entry = self._frame, self._continuation, self._resolved
-        name = continuation.body.name
-        if frame.coroutine is not None:
-            return self._go(told(entry, frame.running, self._codec, name) if entry else _NOTHING)
+    def _rebuild(self, entry: Entry | None) -> Step | None:
+        frame, continuation = self._frame, self._continuation
         if continuation.journal is None:
-            raise IncompatibleState(f"{name} has neither frame nor journal")
+            raise IncompatibleState(f"{continuation.body.name} has neither frame nor journal")
         frame.running.now = continuation.began
         feed = continuation.journal if entry is None else (*continuation.journal, entry)
         if feed:
-            self._replay = _Replay(name, feed, self._codec, frame.running)
+            self._replay = _Replay(continuation.body.name, feed, self._codec, frame.running)
             frame.running.replaying = True
         try:
             arguments = self._codec.decode_arguments(continuation.input)
@@ -580,13 +583,6 @@ def _await_natively(
         return None, error
     finally:
         running.native = False
-
-
-def _outcome(entry: Entry, codec: Codec) -> _Outcome:
-    value, error = _value(entry, codec)
-    if entry.wait.kind is Kind.TASK and entry.wait.children and entry.decided_by is not None:
-        return Ended(entry.decided_by - entry.wait.children.start, value, error), None
-    return value, error
 
 
 def _value(entry: Entry, codec: Codec) -> tuple[Any, Exception | None]:

@@ -17,17 +17,19 @@ import asyncio
 import contextvars
 import sys
 import threading
-import weakref
 from asyncio import (
     _enter_task,  # pyright: ignore[reportPrivateUsage] # documented, in "Extending"
     _leave_task,  # pyright: ignore[reportPrivateUsage]
 )
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from sys import getrefcount
+from typing import Any, TypeVar, TypeVarTuple, cast
+from weakref import getweakrefcount
 
 __all__ = ["Begun", "begin", "first", "outcome", "over", "start"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 def start(
@@ -78,28 +80,35 @@ def begin(
 
 
 def first(
-    step: Callable[[asyncio.Task[Any]], T | Begun[T]], context: contextvars.Context
+    context: contextvars.Context,
+    step: Callable[[*Ts, asyncio.Task[Any]], T | Begun[T]],
+    *arguments: *Ts,
 ) -> T | asyncio.Task[T]:
-    """Make a step in a context and in the name of a Task, which it is given: what it came to; or,
-    if it gives back what has begun to await natively, the Task that goes on with that."""
+    """Make a step in a context and in the name of a Task, which it is given last: what it came to;
+    or, if it gives back what has begun to await natively, the Task that goes on with that."""
     loop = asyncio.get_running_loop()
-    spare = _spares.take(loop)
-    task = spare.task
-    current = asyncio.current_task(loop)
-    if current is not None:
-        _leave_task(loop, current)
-    _enter_task(loop, task)
+    spare, _spares.spare = _spares.spare, None
+    if spare is None or spare.loop is not loop or not spare.is_as_new():
+        spare = Spare(loop)
+    task, current = spare.task, None
     try:
-        made = context.run(step, task)
+        _enter_task(loop, task)
+    except RuntimeError:  # within the step of another
+        if (current := asyncio.current_task(loop)) is None:
+            raise
+        _leave_task(loop, current)
+        _enter_task(loop, task)
+    try:
+        made = context.run(step, *arguments, task)
     finally:
         _leave_task(loop, task)
         if current is not None:
             _enter_task(loop, current)
-    if isinstance(made, Begun):
+    if made.__class__ is Begun:  # an ABC, which isinstance takes long to ask
         spare.go_on(made, context)
         return task
     _spares.spare = spare
-    return made
+    return cast(T, made)
 
 
 def over(task: asyncio.Task[Any]) -> bool:
@@ -231,7 +240,16 @@ class Spare(Coroutine[Any, Any, Any]):
     after a step, in whatever way, is not used again: then nobody can tell it from a new one.
     """
 
-    __slots__ = ("__weakref__", "_begun", "_context", "_known", "_woken", "loop", "task")
+    __slots__ = (
+        "__weakref__",
+        "_begun",
+        "_context",
+        "_references",
+        "_weak_references",
+        "_woken",
+        "loop",
+        "task",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -240,18 +258,18 @@ class Spare(Coroutine[Any, Any, Any]):
         self._woken = _Awaited(loop.create_future())
         self.task: asyncio.Task[Any] = asyncio.Task(self, loop=loop)
         self.task._log_destroy_pending = False  # type: ignore[attr-defined] # noqa: SLF001
-        self._known = self._holders()
+        task = self.task  # counted as `is_as_new` does
+        self._references, self._weak_references = getrefcount(task), getweakrefcount(task)
 
-    def _holders(self) -> tuple[int, int]:
-        """How many hold on to the Task; asyncio itself is among them."""
-        return sys.getrefcount(self.task), weakref.getweakrefcount(self.task)
-
-    @property
     def is_as_new(self) -> bool:
-        """Whether nobody has kept the Task, or stopped it."""
-        if self._holders() != self._known:
-            return False
-        return not (self.task.cancelling() or self.task.done())
+        """Whether nobody but asyncio holds on to the Task, or has stopped it."""
+        task = self.task
+        return (
+            getrefcount(task) == self._references
+            and getweakrefcount(task) == self._weak_references
+            and not task.cancelling()
+            and not task.done()
+        )
 
     def go_on(self, begun: Begun[Any], context: contextvars.Context) -> None:
         """Have the Task go on with what has begun in this context."""
@@ -283,17 +301,10 @@ class Spare(Coroutine[Any, Any, Any]):
 
 
 class _Spares(threading.local):
-    """The spare Task of the loop that runs in this thread; one is enough, unless steps are made
+    """The spare Task of the loop that runs in this thread. One is enough, unless steps are made
     within steps."""
 
-    def __init__(self) -> None:
-        self.spare: Spare | None = None
-
-    def take(self, loop: asyncio.AbstractEventLoop) -> Spare:
-        spare, self.spare = self.spare, None
-        if spare is None or spare.loop is not loop or not spare.is_as_new:
-            return Spare(loop)
-        return spare
+    spare: Spare | None = None
 
 
 _spares = _Spares()

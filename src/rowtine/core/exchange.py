@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
 
 from rowtine.core.coroutine import Where
 from rowtine.core.directives import Call
@@ -30,8 +31,7 @@ __all__ = [
 ]
 
 
-@dataclass(slots=True)
-class Input:
+class Input(Struct):
     """What a round is given: the arguments of the first one, or a state and what has arrived."""
 
     arguments: Payload = None
@@ -61,8 +61,7 @@ class Input:
         return cls(state=state, results=results, error=error)
 
 
-@dataclass(slots=True)
-class CallRequest:
+class CallRequest(Struct):
     """A call as a round hands it out. `call_id` is unique in the run of the execution."""
 
     function: str
@@ -85,8 +84,7 @@ class CallRequest:
     """... because the time limit with this timer was over."""
 
 
-@dataclass(slots=True)
-class JoinChange:
+class JoinChange(Struct):
     """What a round did to one all / any / race."""
 
     coroutine_id: int
@@ -106,60 +104,20 @@ class JoinChange:
     decided_by: int | None = None
 
 
-# Functions of this sort, because `list[CallRequest]()` takes five times as long as `[]`.
-
-
-def _no_calls() -> list[CallRequest]:
-    return []
-
-
-def _no_coroutines() -> list[Coroutine]:
-    return []
-
-
-def _no_ids() -> set[int]:
-    return set()
-
-
-def _no_numbers() -> dict[int, int]:
-    return {}
-
-
-def _no_finished() -> dict[int, CoroutineResult]:
-    return {}
-
-
-def _no_joins() -> dict[tuple[int, int], JoinChange]:
-    return {}
-
-
-def _no_delivered() -> dict[int, Resolution]:
-    return {}
-
-
-def _no_released() -> dict[tuple[int, int], int]:
-    return {}
-
-
-def _no_places() -> list[Where]:
-    return []
-
-
-@dataclass(slots=True)
-class Changes:
+class Changes(Struct):
     """Everything that a round changed: what the store writes, in one transaction."""
 
-    delivered: dict[int, Resolution] = field(default_factory=_no_delivered)
+    delivered: dict[int, Resolution] = {}
     """call id -> how its wait ended; includes the calls that were cancelled."""
-    calls: list[CallRequest] = field(default_factory=_no_calls)
-    spawned: list[Coroutine] = field(default_factory=_no_coroutines)
-    finished: dict[int, CoroutineResult] = field(default_factory=_no_finished)
-    cancelled: set[int] = field(default_factory=_no_ids)
+    calls: list[CallRequest] = []
+    spawned: list[Coroutine] = []
+    finished: dict[int, CoroutineResult] = {}
+    cancelled: set[int] = set()
     """Coroutines that were told to stop and are still cleaning up."""
-    joins: dict[tuple[int, int], JoinChange] = field(default_factory=_no_joins)
-    timers: dict[int, int] = field(default_factory=_no_numbers)
+    joins: dict[tuple[int, int], JoinChange] = {}
+    timers: dict[int, int] = {}
     """call id -> the timer of the time limit that ended its wait."""
-    released: dict[tuple[int, int], int] = field(default_factory=_no_released)
+    released: dict[tuple[int, int], int] = {}
     """Coroutine and seq of a join -> how many of its parked members may begin."""
 
     @property
@@ -168,8 +126,7 @@ class Changes:
         return not WITHDRAWN.isdisjoint(self.delivered.values())
 
 
-@dataclass(slots=True)
-class Poll:
+class Poll(Struct):
     """The execution waits: run `calls`, come back with results."""
 
     state: State
@@ -179,7 +136,7 @@ class Poll:
     max_wait_seconds: float | None
     changes: Changes
     status: Status = Status.OK
-    native: list[Where] = field(default_factory=_no_places)
+    native: list[Where] = []
     """Where coroutines that suspend in this round have awaited natively in it: these awaits run
     again at a rebuild."""
 
@@ -194,20 +151,19 @@ class Polling:
 
     def poll(self, state: State, changes: Changes, native: list[Where]) -> Poll:
         """The end of a round after which calls are outstanding."""
-        outstanding = state.outstanding_calls
+        outstanding = state.outstanding_calls or 1
         return Poll(
             state,
             [call for call in changes.calls if not call.cancelled],
-            max(1, min(outstanding, self.min_results)),
-            max(1, min(outstanding, self.max_results)),
+            min(outstanding, self.min_results),
+            min(outstanding, self.max_results),
             self.max_wait_seconds,
             changes,
             native=native,
         )
 
 
-@dataclass(slots=True)
-class Exit:
+class Exit(Struct):
     """The execution is over: a value, an error with its Status, or a tail call."""
 
     result: CoroutineResult
@@ -231,8 +187,7 @@ class Exit:
         return self.result.status
 
 
-@dataclass(slots=True)
-class Incompatible:
+class Incompatible(Struct):
     """The state does not fit; nothing has happened, and the message says why."""
 
     message: str

@@ -54,7 +54,9 @@ class OneShotScheduler:
         body = entry_point if isinstance(entry_point, Body) else getattr(entry_point, "body", None)
         self.body: Body | None = body if isinstance(body, Body) else None
         self.version = version
-        self.polling = Polling(poll_min_results, poll_max_results, poll_max_wait_seconds)
+        self.polling = Polling(
+            max(1, poll_min_results), max(1, poll_max_results), poll_max_wait_seconds
+        )
         self.codec: Codec = codec or Identity()
 
     def with_codec(self, codec: Codec) -> OneShotScheduler:

@@ -91,7 +91,7 @@ def step_from(
     frame: Frame, continuation: Continuation, resolved: Entry | None, codec: Codec
 ) -> Step | asyncio.Task[Step]:
     """The step that a body makes; its task, if it awaits natively."""
-    return eager.first(Drive(frame, continuation, codec, resolved).begin, frame.context)
+    return eager.first(frame.context, Drive(frame, continuation, codec, resolved).begin)
 
 
 def step_of(running: Running) -> Step | None:

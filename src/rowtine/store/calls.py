@@ -12,6 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -86,8 +87,7 @@ class Accepted:
     input: Payload
 
 
-@value
-class Seat:
+class Seat(Struct, frozen=True):
     """Where a call is waited for: in which run of its caller, by whom, at which place."""
 
     run: int
@@ -100,8 +100,7 @@ class Seat:
     """Whether its end makes room for the next member of its join."""
 
 
-@value
-class Claimed:
+class Claimed(Struct, frozen=True):
     """A call that this worker now holds. `claim` fences whatever it comes to."""
 
     id: str

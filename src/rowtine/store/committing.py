@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from msgspec import Struct
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -32,7 +32,6 @@ from rowtine.core.payload import Codec
 from rowtine.core.phases import WITHDRAWN, Kind, Phase, Resolution
 from rowtine.core.state import Coroutine
 from rowtine.core.status import Status
-from rowtine.core.values import value
 from rowtine.errors import Cancelled
 from rowtine.functions import fingerprint
 from rowtine.store import signals
@@ -50,8 +49,7 @@ from rowtine.store.workers import Mark
 __all__ = ["Begins", "Committed", "Round", "Writes", "commit"]
 
 
-@value
-class Begins:
+class Begins(Struct, frozen=True):
     """The new calls that the worker of a round begins at once: they are inserted claimed."""
 
     worker: str
@@ -60,8 +58,7 @@ class Begins:
     """call_id -> the id that the call gets."""
 
 
-@dataclass(slots=True)
-class Round:
+class Round(Struct):
     """A round that has run. `outcome` is what an exit means for the call (done, retry, tail call);
     None for a poll.
 
@@ -73,7 +70,7 @@ class Round:
     output: Poll | Exit
     outcome: Outcome | None = None
     running_seconds: float = 0.0
-    taken: Mapping[int, Outcome | Round] = field(default_factory=dict[int, "Outcome | Round"])
+    taken: Mapping[int, Outcome | Round] = {}
     begins: Begins | None = None
 
     def family(self) -> list[Round]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import structs
 
 from rowtine.codec import class_name
 from rowtine.core.coroutine import Continuation, Entry, Wait
@@ -118,12 +120,12 @@ def _join_entry(join: JoinRow, members: Sequence[AnyRow], reason: str | None) ->
     at = moment_read(join.resolved_at)
     entry = Entry(join_wait(join, members), resolution, at=at, decided_by=join.decided_by)
     if resolution is Resolution.CANCELLED:
-        return replace(entry, reason=reason)
+        return structs.replace(entry, reason=reason)
     if resolution is Resolution.TIMEOUT:
         return entry
     if resolution is Resolution.ERROR:
-        return replace(entry, error=_join_error(join, members))
-    return replace(entry, value=_join_value(join, members))
+        return structs.replace(entry, error=_join_error(join, members))
+    return structs.replace(entry, value=_join_value(join, members))
 
 
 def _join_value(join: JoinRow, members: Sequence[AnyRow]) -> Any:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec import Struct
+
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import Status
-from rowtine.core.values import value
 from rowtine.errors import RemoteError
 
 __all__ = ["Outcome", "Settled", "error_of", "settled", "tail_of"]
 
 
-@value
-class Settled:
+class Settled(Struct, frozen=True):
     """A value or an error, as the columns hold it. With an error, `output` is for its rebuild."""
 
     status: Status = Status.OK
@@ -34,8 +34,7 @@ class Settled:
         }
 
 
-@value
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one attempt of a call came to, and what follows from it.
 
     `claim` is the fence: it must still be the call's. None where a round is the fence.

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from statistics import median
 from typing import Any, NamedTuple, cast
 
+from msgspec import Struct
+
 from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.store import (
@@ -69,8 +71,7 @@ Failed = Callable[[Exception], None]
 NOTHING_WRITTEN = Committed([], [], datetime.min.replace(tzinfo=UTC), set(), None, set())
 
 
-@dataclass(slots=True, eq=False)
-class _Intent:
+class _Intent(Struct, eq=False):
     """A round or an outcome on its way to a commit."""
 
     item: Round | Outcome
@@ -136,7 +137,8 @@ class Committer:
         self._alone: list[_Intent] = []
         """Those of a batch that failed: one of them cannot be written, and alone it fails alone."""
         self._busy = False
-        self._open: set[_Intent] = set()
+        self._open = 0
+        """How many are on their way."""
         self._batches = self._items = 0
         self._recent: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._drained = asyncio.Event()
@@ -150,7 +152,7 @@ class Committer:
         pass of the loop. They must not raise.
         """
         intent = _Intent(item, heard, failed)
-        self._open.add(intent)
+        self._open += 1
         self._put(intent)
 
     def _put(self, intent: _Intent, *, alone: bool = False) -> None:
@@ -270,6 +272,7 @@ class Committer:
         self._loop.call_later(pause, lambda: self._put(intent, alone=True))
 
     def _done(self, batch: _Batch, committed: Committed) -> None:
+        self._open -= len(batch.intents)
         self._batches += 1
         self._items += len(batch.intents)
         self._recent.append((len(batch.intents), batch.waited))
@@ -278,13 +281,15 @@ class Committer:
             (batch.outcomes, committed.recorded),
         ):
             for intent, holds in zip(intents, held, strict=True):
-                self._open.discard(intent)
-                intent.heard(holds, committed)
+                try:
+                    intent.heard(holds, committed)
+                except Exception:
+                    log.exception("what follows from a commit could not be done")
         self._heard(committed)
         self._look_whether_drained()
 
     def _failed(self, intent: _Intent, error: Exception) -> None:
-        self._open.discard(intent)
+        self._open -= 1
         intent.failed(error)
         self._look_whether_drained()
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from rowtine.core.exchange import Input
 from rowtine.core.futures import CallFuture
@@ -27,8 +29,7 @@ from rowtine.worker.warm import Kept, Warm
 __all__ = ["End", "Handoff", "Turn", "round_input", "taken"]
 
 
-@dataclass(slots=True, eq=False)
-class End:
+class End(Struct, eq=False):
     """The end of a call: its outcome, or the last round of its execution.
 
     Whoever brings it is told by `tell` whether its fence held, or None if nobody has written it and

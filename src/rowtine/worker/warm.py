@@ -10,12 +10,13 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 
+from msgspec import Struct
+
 from rowtine.core.coroutine import Slot
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, Future, RaceFuture, Remaining
 from rowtine.core.phases import Kind
 from rowtine.core.state import Coroutine, State
 from rowtine.core.steps import frames
-from rowtine.core.values import value
 from rowtine.store.loading import Execution
 
 __all__ = ["Kept", "Warm", "drop", "merged"]
@@ -24,8 +25,7 @@ _SMALL = 100
 """Members up to which the results of a join are kept, and not read again when it is ready."""
 
 
-@value
-class Kept:
+class Kept(Struct, frozen=True):
     """A suspended execution, as its last round left it."""
 
     execution: Execution
@@ -84,7 +84,13 @@ class Warm:
 
 def merged(kept: Kept | None, state: State) -> State:
     """A state as a round left it, with the bodies that were in memory and that it did not touch."""
-    suspended = {} if kept is None else {id: kept.state.suspended[id] for id in kept.slots}
+    if kept is None:
+        return state
+    suspended = {
+        id: coroutine
+        for id, coroutine in kept.state.suspended.items()
+        if coroutine.coroutine is not None and coroutine.coroutine.slot.warm
+    }
     if not suspended:
         return state  # it has touched all that there was
     for id, now in state.suspended.items():
