@@ -496,7 +496,8 @@ class Drive:
                 replay.asked()
             try:
                 refuse_open_block(chain)
-                refuse_after_interruption(running)
+                if running.interrupted:
+                    refuse_after_interruption()
                 wait = record(awaited, codec)  # pyright: ignore[reportUnknownArgumentType]
             except Exception as error:
                 # Refused at the door: nothing is recorded, and a rebuild is refused here again.
@@ -683,17 +684,16 @@ _OPEN = {
 """Blocks that belong to one task of one event loop, and what to do instead of awaiting in them."""
 
 
-def refuse_after_interruption(running: Running) -> None:
-    """Raise UsageError if a body was told to stop in a native await and now awaits durably.
+def refuse_after_interruption() -> None:
+    """Raise UsageError: a body was told to stop in a native await and now awaits durably.
 
     It may end here, but it cannot suspend: at which point of which native await it was stopped is
     not recorded (and would not come again), so a rebuild would take it past that point.
     """
-    if running.interrupted:
-        raise UsageError(
-            "a durable await in the clean-up of a coroutine that was told to stop in a native "
-            "await, which a rebuild could not repeat: do the native part in an @app.function"
-        )
+    raise UsageError(
+        "a durable await in the clean-up of a coroutine that was told to stop in a native "
+        "await, which a rebuild could not repeat: do the native part in an @app.function"
+    )
 
 
 def refuse_open_block(chain: _Chain) -> None:

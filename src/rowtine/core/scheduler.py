@@ -7,19 +7,35 @@ import sys
 from copy import copy
 from typing import Any
 
-from rowtine.core.coroutine import Continuation, Entry, Frame, Raised, Returned, Suspended
+from rowtine.core.coroutine import (
+    Continuation,
+    Entry,
+    Frame,
+    Raised,
+    Returned,
+    Slot,
+    Suspended,
+)
 from rowtine.core.directives import Body
 from rowtine.core.ends import result_of
-from rowtine.core.exchange import Changes, Exit, Incompatible, Input, Output, Poll, Polling
+from rowtine.core.exchange import (
+    CallRequest,
+    Changes,
+    Exit,
+    Incompatible,
+    Input,
+    Output,
+    Poll,
+    Polling,
+)
 from rowtine.core.futures import CallFuture
 from rowtine.core.payload import Codec, Identity
-from rowtine.core.phases import CALL_KINDS, Resolution
+from rowtine.core.phases import CALL_KINDS
 from rowtine.core.results import CoroutineResult
 from rowtine.core.round import Round
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
 from rowtine.core.steps import (
     Running,
-    request_of,
     resolution_of,
     resumed,
     step_from,
@@ -106,16 +122,22 @@ class OneShotScheduler:
 
     def begin(
         self, body: Body, input: Input, context: contextvars.Context
-    ) -> CoroutineResult | Running:
+    ) -> CoroutineResult | Poll | Running:
         """Let the main body make its first step, in `context`, which becomes its own. What it came
-        to if it has ended in it, as most calls do: that takes no round. Else its first round has
-        begun, and `run` goes on with it."""
+        to if it has ended in it, as most calls do: that takes no round. Its first round, if it
+        waits for a call. Else that round has begun, and `run` goes on with it."""
         continuation = Continuation(body, input.arguments, began=input.now)
         frame = Frame(context, self.codec, 0, input.seed)
         step = step_from(frame, continuation, None, self.codec)
         here = frame.running
-        if isinstance(step, Returned | Raised) and not (here.asked or here.groups):
-            return result_of(0, step, self.codec)
+        if not (here.asked or here.groups):
+            if isinstance(step, Returned | Raised):
+                return result_of(0, step, self.codec)
+            if isinstance(step, Suspended) and step.wait.kind in CALL_KINDS:
+                continuation.slot = Slot(frame)
+                main = Coroutine(0, None, continuation, wait=step.wait)
+                state = State(self.version, next_coroutine_id=1, seed=input.seed)
+                return self._called(main, step, state, Changes(spawned=[main]))
         return Running(Coroutine(0, None, continuation), frame, continuation, None, step)
 
     def resume(self, input: Input) -> Poll | Exit | Running | None:
@@ -139,40 +161,44 @@ class OneShotScheduler:
         step = step_from(frame, continuation, entry, self.codec)
         here = frame.running
         if not (here.asked or here.groups):
-            match step:
-                case Suspended() if step.wait.kind in CALL_KINDS:
-                    coroutine = waiting_again(main, frame, entry, step.wait)
-                    return self._called(coroutine, step, state, result.call_id, how)
-                case Returned() | Raised():
-                    ended = result_of(0, step, self.codec)
-                    return Exit(ended, Changes({result.call_id: how}, finished={0: ended}))
-                case _:
-                    pass
+            changes = Changes({result.call_id: how})
+            if isinstance(step, Suspended) and step.wait.kind in CALL_KINDS:
+                after = state.copied()
+                after.outstanding_calls = 0
+                after.callers.pop(result.call_id, None)
+                coroutine = waiting_again(main, frame, entry, step.wait)
+                return self._called(coroutine, step, after, changes)
+            if isinstance(step, Returned | Raised):
+                changes.finished[0] = ended = result_of(0, step, self.codec)
+                return Exit(ended, changes)
         running = resumed(main.copied(), frame, entry)
         running.step = step
         return running
 
-    def _called(
-        self,
-        main: Coroutine,
-        step: Suspended,
-        before: State,
-        answered: int,
-        how: Resolution,
-    ) -> Poll:
-        """The main body waits for another call, and that is all."""
-        state = before.copied()
+    def _called(self, main: Coroutine, step: Suspended, state: State, changes: Changes) -> Poll:
+        """The main body waits for a call, and that is all."""
+        wait = step.wait
         number = state.next_call_id
+        main.result = CallFuture(call_id=number)
+        state.suspended[0] = main
         state.next_call_id = number + 1
-        state.callers.pop(answered, None)
         state.callers[number] = 0
         state.prev_callers = [0]
-        state.suspended[0] = main
-        main.result = CallFuture(call_id=number)
-        request = request_of(main, step.wait, step.where)
-        request.call_id = number
-        changes = Changes({answered: how}, [request])
-        return self.polling.poll(state, changes, list(step.native))
+        state.outstanding_calls = 1
+        request = CallRequest(
+            wait.function,
+            wait.input,
+            wait.kind,
+            0,
+            main.seq,
+            where=step.where,
+            options=wait.options,
+            token=wait.token,
+            call_id=number,
+        )
+        changes.calls.append(request)
+        max_wait = self.polling.max_wait_seconds
+        return Poll(state, [request], 1, 1, max_wait, changes, native=list(step.native))
 
     # -- the state
 

@@ -121,7 +121,7 @@ class Ends:
             self._probe("recorded", id)
         else:
             log.warning("%s: the outcome came too late, the call is no longer ours", id)
-        self._held.release([id])
+        self._held.release(id)
         self._is_written(id)
 
     def _refused(

@@ -10,7 +10,6 @@ from typing import Any
 
 from rowtine import clock
 from rowtine.core.coroutine import Slot
-from rowtine.core.directives import Body
 from rowtine.core.exchange import Exit, Incompatible, Input, Poll
 from rowtine.core.results import CoroutineResult
 from rowtine.core.status import status_for_output
@@ -21,6 +20,7 @@ from rowtine.store import loading
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Round
 from rowtine.store.loading import Execution, Loaded
+from rowtine.worker import native
 from rowtine.worker.ends import Broken, Ends, Spawn
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.handoff import Handoff, Turn
@@ -71,6 +71,7 @@ class Executor:
         self.gateway = gateway
         self.held = held
         self.spawn = spawn
+        self.broken = broken
         self.ended = ended
         self.threads = Threads()
         self.warm = Warm(setup.settings.warm)
@@ -90,12 +91,13 @@ class Executor:
         its first step, as most calls do, needs no task."""
         function = self.registry.function(claimed.function)
         retry = retry_of(claimed, function)
-        error = interrupted(claimed.attempt, retry)
-        if error is not None:
-            self._record(claimed, function, failure(error, self.codec))
-            return
-        if runs_at_most_once(retry):
-            self.spent.add(claimed.id)
+        if retry.max_attempts is not None:
+            error = interrupted(claimed.attempt, retry)
+            if error is not None:
+                self._record(claimed, function, failure(error, self.codec))
+                return
+            if runs_at_most_once(retry):
+                self.spent.add(claimed.id)
         context = contextvars.copy_context()
         context.run(self.rounds.enter, claimed)
         if function.body is None:
@@ -103,25 +105,36 @@ class Executor:
             return
         self.probe("running", claimed.id)
         input = Input(arguments=claimed.input, now=claimed.began, seed=clock.new_seed())
-        if timeout_of(claimed, function) is None:
-            self._begin(claimed, function, function.body, input, context)
-        else:
+        if timeout_of(claimed, function) is not None:
             context.run(self.spawn, claimed.id, self._first_round(claimed, function, input))
+            return
+        began = clock.monotonic()
+        begun = self.rounds.scheduler(function).begin(function.body, input, context.copy())
+        match begun:
+            case CoroutineResult():
+                self._record(claimed, function, begun)
+            case Poll():
+                self._suspend(claimed, function, begun, clock.monotonic() - began)
+            case Running():
+                rest = self._first_round(claimed, function, input, begun)
+                context.run(self.spawn, claimed.id, rest)
 
-    def _begin(
-        self,
-        claimed: Claimed,
-        function: Function[..., Any],
-        body: Body,
-        input: Input,
-        context: contextvars.Context,
+    def _suspend(
+        self, claimed: Claimed, function: Function[..., Any], output: Poll, seconds: float
     ) -> None:
-        begun = self.rounds.scheduler(function).begin(body, input, context.copy())
-        if isinstance(begun, Running):
-            rest = self._first_round(claimed, function, input, begun)
-            context.run(self.spawn, claimed.id, rest)
-        else:
-            self._record(claimed, function, begun)
+        """Write the first round of an execution."""
+        native.report(function.name, output.native)
+        self.probe("round", claimed.id)
+        self.held.committing.add(claimed.id)
+
+        def then(held: bool | Exception) -> None:
+            if isinstance(held, Exception):
+                self.broken(claimed.id, held)
+            else:
+                self.spent.discard(claimed.id)
+
+        round = Round(_execution(claimed), output, None, seconds)
+        self.rounds.suspend(round, output, None, then)
 
     async def _first_round(
         self,

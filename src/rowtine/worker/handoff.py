@@ -12,7 +12,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -61,7 +60,7 @@ class End(Struct, eq=False):
             self.waited_for.set_result(held)
 
 
-class Turn(NamedTuple):
+class Turn(Struct, frozen=True):
     """The next round of a warm execution, and the ends that it is given."""
 
     kept: Kept
@@ -181,8 +180,9 @@ def round_input(kept: Kept, ends: Sequence[End], now: datetime | None) -> Input:
     results: list[CallResult] = []
     members: dict[int, Coroutine] = {}
     for end in ends:
-        seat = end.seat
-        results.append(_result(end))
+        seat, settled = end.seat, end.outcome.settled
+        error = None if settled.error_type is None else error_of(settled)
+        results.append(CallResult(seat.call_id, settled.output if error is None else None, error))
         if seat.parent_id is not None:
             members[seat.coroutine_id] = _member(seat)
     if members:
@@ -208,12 +208,6 @@ def _member(seat: Seat) -> Coroutine:
         serves=seat.serves,
         limited=seat.limited,
     )
-
-
-def _result(end: End) -> CallResult:
-    error = error_of(end.outcome.settled)
-    value = None if error else end.outcome.settled.output
-    return CallResult(end.seat.call_id, value, error)
 
 
 def taken(ends: Sequence[End]) -> dict[int, Outcome | Round]:

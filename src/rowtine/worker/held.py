@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-from rowtine.worker.policy import room
-
 __all__ = ["Held", "Snapshot", "lost_of"]
 
 
@@ -37,12 +35,13 @@ class Held:
         """Threads whose call has timed out and that have not ended yet."""
 
     def room(self) -> int:
-        """How many more calls fit."""
-        return room(self.concurrency, len(self.calls) - len(self.committing), self.abandoned)
+        """How many more calls fit. An abandoned one (a timed-out thread) still takes its place."""
+        taken = len(self.calls) - len(self.committing) + self.abandoned
+        return max(0, self.concurrency - taken)
 
     def room_for_rounds(self) -> int:
         """Rounds have places of their own: calls that take long must not hold up their callers."""
-        return room(self.concurrency, len(self.rounds), 0)
+        return max(0, self.concurrency - len(self.rounds))
 
     def take(self, ids: Collection[str]) -> None:
         """New calls that begin with the commit that makes them. From before that: a claim must
@@ -51,7 +50,7 @@ class Held:
             self.calls[id] = 1
             self.coming.add(id)
 
-    def release(self, ids: Collection[str]) -> None:
+    def release(self, *ids: str) -> None:
         """Calls that are no longer ours."""
         for id in ids:
             self.calls.pop(id, None)

@@ -292,10 +292,10 @@ class Worker:
 
     def _broken(self, id: str, error: BaseException) -> None:
         log.error("%s could not be run", id, exc_info=error)
-        self._held.release([id])
+        self._held.release(id)
 
     def _round(self, executor: Executor, id: str) -> None:
-        self._held.release([id])  # it has suspended, whether its task has heard or not
+        self._held.release(id)  # it has suspended, whether its task has heard or not
         self._spawn(id, executor.round(id))
 
     def _spawn(self, id: str, work: Coroutine[Any, Any, None]) -> None:
@@ -365,7 +365,7 @@ class Worker:
     def _drop(self, ids: set[str]) -> None:
         for id in ids:
             log.warning("%s: the lease was lost", id)
-            self._held.release([id])
+            self._held.release(id)
             if (task := self._tasks.get(id)) is not None:
                 task.cancel()
 

@@ -14,7 +14,7 @@ from rowtine.core.retry import Retry
 from rowtine.core.status import Status, status_for_error
 from rowtine.errors import Interrupted, Reset, UsageError
 from rowtine.functions import Function
-from rowtine.store.outcomes import Outcome, settled, tail_of
+from rowtine.store.outcomes import Outcome, Settled, settled, tail_of
 
 __all__ = [
     "Attempted",
@@ -25,17 +25,11 @@ __all__ = [
     "interrupted",
     "poll_wait",
     "retry_of",
-    "room",
     "runs_at_most_once",
     "tail_call",
     "timed_out",
     "timeout_of",
 ]
-
-
-def room(concurrency: int, running: int, abandoned: int) -> int:
-    """How many more calls fit. An abandoned one (a timed-out thread) still takes its place."""
-    return max(0, concurrency - running - abandoned)
 
 
 def heartbeat_interval(lease: float) -> float:
@@ -96,6 +90,9 @@ def conclude(
 
     `claim` is the fence, None where the round is one.
     """
+    if result.error is None and result.call is None:  # as nearly always
+        done = Settled(result.status, result.value)
+        return Outcome(attempted.id, claim, attempted.caller_id, done)
     if result.call is not None and (error := _unfit_tail(result.call)) is not None:
         result = failure(error, codec)
     tail = tail_of(result, codec)

@@ -214,7 +214,7 @@ class Rounds:
         begins = round.begins = self._begins(output)
 
         def heard(held: bool, committed: Committed) -> None:
-            self._held.release([round.execution.id])
+            self._held.release(round.execution.id)
             try:
                 if held:
                     self._suspended(round, output, begins, kept, committed)
@@ -254,14 +254,14 @@ class Rounds:
                 held.coming.discard(id)
                 self._begin(_begun(id, call, execution, committed.at))
             else:
-                held.release([id])
+                held.release(id)
 
     def _not_suspended(self, output: Poll, begins: Begins, kept: Kept | None) -> None:
         """Drop the frames of a round that was not written, and those that it did not touch."""
         if kept is not None:
             drop(kept.slots)
         drop(frames(output.state))
-        self._held.release(begins.ids.values())
+        self._held.release(*begins.ids.values())
 
     async def hold(self, execution_id: str, message: str) -> None:
         """Leave an execution as it is, which does not fit this code."""

@@ -57,7 +57,7 @@ class Turns:
             self._over(turn, error)
 
     def _take(self, turn: Turn) -> None:
-        kept, ends = turn
+        kept, ends = turn.kept, turn.ends
         execution = kept.execution
         execution.now = self._gateway.now(execution.now)
         function = self._setup.registry.function(execution.function)
@@ -83,7 +83,7 @@ class Turns:
         self, turn: Turn, function: Function[..., Any], input: Input, first: Running | None
     ) -> None:
         """Take a turn that is more than the step of one body, of which `first` may be the first."""
-        kept, ends = turn
+        kept, ends = turn.kept, turn.ends
         execution = kept.execution
         self._rounds.enter(execution)
         held: bool | Exception = False
