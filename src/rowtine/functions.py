@@ -8,7 +8,7 @@ import hashlib
 import inspect
 import types
 from collections.abc import Callable, Coroutine, Generator
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import datetime, timedelta
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -18,6 +18,7 @@ from rowtine.core.names import class_name
 from rowtine.core.options import CallOptions, checked_options
 from rowtine.core.payload import Arguments, Codec
 from rowtine.core.retry import Retry
+from rowtine.core.values import value
 from rowtine.errors import RegistrationError, UsageError
 
 __all__ = [
@@ -52,7 +53,7 @@ class Home(Protocol):
     async def arun(self, call: Call[Any]) -> Any: ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@value
 class FunctionCall(Call[R_co]):
     """A call of a registered function. Awaited outside an execution, it starts and waits."""
 

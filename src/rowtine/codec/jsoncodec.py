@@ -76,7 +76,7 @@ class JsonCodec:
         Raises TypeError with `what` and the path if it cannot be stored, PayloadError if it is too
         large or nested too deeply.
         """
-        leaf = leaf_encoder(type(value))
+        leaf = leaf_encoder(type(value))  # pyright: ignore[reportUnknownArgumentType]
         try:
             text = dumps(self._encoder().tree(value) if leaf is None else leaf(value))
         except (Refused, RecursionError) as error:
@@ -156,7 +156,7 @@ class JsonCodec:
         trees: list[Any] = []
         try:
             for value in (*arguments.args, *arguments.kwargs.values()):
-                leaf = leaf_encoder(type(value))
+                leaf = leaf_encoder(type(value))  # pyright: ignore[reportUnknownArgumentType]
                 if leaf is None:
                     encoder = encoder or self._encoder()
                     trees.append(encoder.tree(value))

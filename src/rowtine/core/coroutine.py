@@ -439,7 +439,6 @@ class Drive:
         frame, resolved = self._frame, self._resolved
         running = frame.running
         running.task = task
-        step: Step | None
         if frame.coroutine is None:
             step = self._rebuild(resolved)
         elif resolved is None:
@@ -447,11 +446,13 @@ class Drive:
         else:
             step = self._go(told(resolved, running, self._codec, self._continuation.body.name))
         if step is None:
-            begun = eager.Begun(self._rest())
+            rest: Any = self._rest()
+            begun: eager.Begun[Step] = eager.Begun(rest)
             begun.step(task)
             if not begun.over:
                 return begun
-            step = Raised(begun.error) if begun.error is not None else begun.value
+            ended: Step = begun.value if begun.error is None else Raised(begun.error)
+            step = ended
         # Its context holds the frame: what is not a cycle needs no garbage collector.
         running.task = None
         # Who cancels its own task takes the step along.

@@ -19,6 +19,7 @@ from rowtine.core.discard import Shared
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Arguments
 from rowtine.core.phases import Kind
+from rowtine.core.values import value
 from rowtine.errors import UsageError
 
 __all__ = ["Body", "Call", "Directive", "Inline", "Join", "Running", "inside", "running"]
@@ -159,7 +160,7 @@ class Body(Shared):
     func: Callable[..., Coroutine[Any, Any, Any]] = field(compare=False)
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@value
 class Call(Directive[R]):
     """A request to run a function, or to wait for the clock or for somebody else's answer.
 
@@ -175,7 +176,7 @@ class Call(Directive[R]):
         return f"<call of {self.function}>"
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@value
 class Inline(Directive[R]):
     """A body with its arguments. Awaited, it runs inside the coroutine that awaits it, in the
     same journal; as a member of a join it becomes a coroutine of its own."""

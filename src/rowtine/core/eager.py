@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-import threading
 from asyncio import (
     _enter_task,  # pyright: ignore[reportPrivateUsage] # documented, in "Extending"
     _leave_task,  # pyright: ignore[reportPrivateUsage]
@@ -99,16 +98,16 @@ def first(
         _leave_task(loop, current)
         _enter_task(loop, task)
     try:
-        made = context.run(step, *arguments, task)
+        made: Any = context.run(step, *arguments, task)
     finally:
         _leave_task(loop, task)
         if current is not None:
             _enter_task(loop, current)
-    if made.__class__ is Begun:  # an ABC, which isinstance takes long to ask
-        spare.go_on(made, context)
-        return task
-    _spares.spare = spare
-    return cast(T, made)
+    if made.__class__ is not Begun:  # an ABC, which isinstance takes long to ask
+        _spares.spare = spare
+        return cast(T, made)
+    spare.go_on(made, context)
+    return task
 
 
 def over(task: asyncio.Task[Any]) -> bool:
@@ -300,9 +299,9 @@ class Spare(Coroutine[Any, Any, Any]):
         return getattr(self._begun, name)
 
 
-class _Spares(threading.local):
-    """The spare Task of the loop that runs in this thread. One is enough, unless steps are made
-    within steps."""
+class _Spares:
+    """The last spare Task. One is enough, unless steps are made within steps, or in several threads
+    in turn; and as only the thread that runs its loop uses it, no two of them ever do."""
 
     spare: Spare | None = None
 

@@ -30,6 +30,7 @@ from rowtine.worker.policy import (
     failure,
     interrupted,
     retry_of,
+    returned,
     runs_at_most_once,
     tail_call,
     timed_out,
@@ -50,8 +51,7 @@ class Executor:
     """Turns claims into commits. What it spawns ends normally whatever the user's code does; a
     CancelledError means that this worker must give the claim back.
 
-    `begin` is given the calls that a round has made and this worker has claimed with it; `ended`
-    the ids of calls whose outcome is in the database.
+    `ended` is told the ids of calls whose outcome is in the database.
     """
 
     def __init__(
@@ -59,7 +59,6 @@ class Executor:
         setup: Setup,
         gateway: Gateway,
         held: Held,
-        begin: Callable[[Claimed], None],
         spawn: Spawn,
         broken: Broken,
         ended: Callable[[str], None],
@@ -79,7 +78,7 @@ class Executor:
         self.ends = Ends(
             gateway, self.handoff, held, self.codec, self.probe, broken, self._is_written
         )
-        self.rounds = Rounds(setup, gateway, held, self.warm, self.ends, begin)
+        self.rounds = Rounds(setup, gateway, held, self.warm, self.ends, self.start)
         self.turns = Turns(setup, gateway, held, self.handoff, self.rounds, spawn, broken)
         self.spent: set[str] = set()
         """Calls whose body has begun and must not begin again, should we have to give them back."""
@@ -89,6 +88,12 @@ class Executor:
     def start(self, claimed: Claimed) -> None:
         """Run one attempt of a call up to its outcome, or up to its first suspension. What ends at
         its first step, as most calls do, needs no task."""
+        try:
+            self._start(claimed)
+        except Exception as error:
+            self.broken(claimed.id, error)
+
+    def _start(self, claimed: Claimed) -> None:
         function = self.registry.function(claimed.function)
         retry = retry_of(claimed, function)
         if retry.max_attempts is not None:
@@ -201,14 +206,17 @@ class Executor:
     ) -> None:
         self.probe("ran", claimed.id)
         self.held.committing.add(claimed.id)
-        outcome = conclude(
-            claimed,
-            claimed.claim,
-            result,
-            retry=retry_of(claimed, function),
-            jitter=clock.jitter,
-            codec=self.codec,
-        )
+        if result.error is None and result.call is None:  # as nearly always
+            outcome = returned(claimed, claimed.claim, result)
+        else:
+            outcome = conclude(
+                claimed,
+                claimed.claim,
+                result,
+                retry=retry_of(claimed, function),
+                jitter=clock.jitter,
+                codec=self.codec,
+            )
         self.ends.record(outcome, claimed.seat)
 
     def _is_written(self, id: str) -> None:

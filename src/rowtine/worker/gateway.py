@@ -14,9 +14,8 @@ from typing import TypeVar
 from rowtine import clock
 from rowtine.core.payload import Codec
 from rowtine.store import BlockedError, Connection, Database, TransientError, Writer
-from rowtine.store.committing import Committed, Round
-from rowtine.store.outcomes import Outcome
-from rowtine.worker.committer import Commits, Committer, Failed, Heard
+from rowtine.store.committing import Committed
+from rowtine.worker.committer import Commits, Committer
 from rowtine.worker.policy import backoff
 
 __all__ = ["Gateway"]
@@ -46,6 +45,7 @@ class Gateway:
         self._committer = Committer(
             database, self._connection, self._writer, codec, worker, self._committed, for_others
         )
+        self.commit = self._committer.commit
         self._time: tuple[datetime, float] | None = None
         self._now = datetime.min.replace(tzinfo=UTC)
         self._until = 0.0
@@ -129,11 +129,6 @@ class Gateway:
 
     async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(threads, work)
-
-    def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
-        """Commit a round or an outcome, together with whatever else waits; one of the two is told
-        what came of it."""
-        self._committer.commit(item, heard, failed)
 
     def commits(self) -> Commits:
         """What was committed so far. From any thread."""

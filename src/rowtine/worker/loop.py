@@ -115,12 +115,7 @@ class Worker:
         self._commits = gateway.commits
         setup = Setup(self.id, self.registry, self.codec, self.settings, self.version, self.probe)
 
-        def begin(call: Claimed) -> None:
-            self._start(executor, call)
-
-        executor = Executor(
-            setup, gateway, self._held, begin, self._spawn, self._broken, self.notify
-        )
+        executor = Executor(setup, gateway, self._held, self._spawn, self._broken, self.notify)
         lease = self.settings.lease
         watchdog = Watchdog(self._loop, heartbeat_interval(lease), self.settings.stall)
         heartbeat = Heartbeat(
@@ -281,14 +276,8 @@ class Worker:
         for call in claimed:
             self._held.calls[call.id] = call.claim
             self._held.committing.discard(call.id)
-            self._start(executor, call)
-
-    def _start(self, executor: Executor, call: Claimed) -> None:
-        try:
             executor.start(call)
-        except Exception as error:
-            self._broken(call.id, error)
-        self._over(call.id)
+            self._over(call.id)
 
     def _broken(self, id: str, error: BaseException) -> None:
         log.error("%s could not be run", id, exc_info=error)
@@ -328,6 +317,8 @@ class Worker:
 
     def _heard(self, committed: Committed) -> None:
         """A batch was committed: is there more to do?"""
+        if self._more_calls or self._more_rounds:
+            self._wake.set()  # what has ended has left its place
         if committed.due_in is None:
             return
         if committed.due_in <= 0:

@@ -25,6 +25,7 @@ __all__ = [
     "interrupted",
     "poll_wait",
     "retry_of",
+    "returned",
     "runs_at_most_once",
     "tail_call",
     "timed_out",
@@ -77,6 +78,12 @@ def timeout_of(attempted: Attempted, function: Function[..., Any]) -> float | No
     return attempted.options.timeout or function.timeout
 
 
+def returned(attempted: Attempted, claim: int | None, result: CoroutineResult) -> Outcome:
+    """The outcome of an attempt that has come to a value."""
+    settled = Settled(result.status, result.value)
+    return Outcome(attempted.id, claim, attempted.caller_id, settled)
+
+
 def conclude(
     attempted: Attempted,
     claim: int | None,
@@ -90,9 +97,6 @@ def conclude(
 
     `claim` is the fence, None where the round is one.
     """
-    if result.error is None and result.call is None:  # as nearly always
-        done = Settled(result.status, result.value)
-        return Outcome(attempted.id, claim, attempted.caller_id, done)
     if result.call is not None and (error := _unfit_tail(result.call)) is not None:
         result = failure(error, codec)
     tail = tail_of(result, codec)

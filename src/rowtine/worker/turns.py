@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from rowtine.core import eager
-from rowtine.core.exchange import Input, Output
+from rowtine.core.exchange import Exit, Input, Output
 from rowtine.core.steps import Running
 from rowtine.functions import Function
 from rowtine.store import rounds as claims
@@ -65,8 +65,10 @@ class Turns:
         first = self._rounds.resume(function, execution, input)
         if isinstance(first, tuple):
             output, seconds = first
+            # A state that has been resumed has everybody in it that was kept.
+            left = kept if isinstance(output, Exit) else None
             then = partial(self._over, turn)
-            self._rounds.end(execution, function, output, seconds, kept, taken(ends), then)
+            self._rounds.end(execution, function, output, seconds, left, taken(ends), then)
         else:
             self._spawn(execution.id, self._run(turn, function, input, first))
 
