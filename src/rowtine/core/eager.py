@@ -89,14 +89,10 @@ def first(
     spare, _spares.spare = _spares.spare, None
     if spare is None or spare.loop is not loop or not spare.is_as_new():
         spare = Spare(loop)
-    task, current = spare.task, None
-    try:
-        _enter_task(loop, task)
-    except RuntimeError:  # within the step of another
-        if (current := asyncio.current_task(loop)) is None:
-            raise
+    task, current = spare.task, asyncio.current_task(loop)
+    if current is not None:
         _leave_task(loop, current)
-        _enter_task(loop, task)
+    _enter_task(loop, task)
     try:
         made: Any = context.run(step, *arguments, task)
     finally:
