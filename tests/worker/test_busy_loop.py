@@ -12,6 +12,7 @@ import pytest
 import rowtine
 from acceptance.support import rows, wait_until
 from databases import connect
+from rowtine.worker.committer import Committer
 from rowtine.worker.gateway import Gateway
 
 NewApp = Callable[..., rowtine.App]
@@ -48,8 +49,8 @@ def writes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return call
 
-    for method in ("commit", "write", "write_at_once"):
-        monkeypatch.setattr(Gateway, method, counted(getattr(Gateway, method)))
+    for of, method in ((Committer, "commit"), (Gateway, "write"), (Gateway, "write_at_once")):
+        monkeypatch.setattr(of, method, counted(getattr(of, method)))
     return wanted
 
 

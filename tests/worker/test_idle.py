@@ -59,7 +59,7 @@ def test_a_call_that_comes_or_goes_with_a_commit_on_its_way_is_not_lost() -> Non
     before = held.snapshot()
 
     assert lost_of(before, set(), before) == {"runs"}
-    held.release(["runs"])
+    held.release("runs")
     assert lost_of(before, set(), held.snapshot()) == set()
 
 
@@ -72,8 +72,8 @@ def test_what_has_ended_leaves_room_and_what_begins_takes_it() -> None:
     assert held.room() == 2
     held.take(["c", "d"])
     assert held.room() == 0
-    held.release(["a"])
+    held.release("a")
     assert held.room() == 0
     held.abandoned = 1
-    held.release(["c"])
+    held.release("c")
     assert held.room() == 0
