@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
 
 _encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
@@ -50,9 +49,8 @@ def dumps(tree: Any) -> str:
     return text if text.isascii() else _NOT_ASCII.sub(_escape, text)
 
 
-def loads(text: str) -> Any:
-    """The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
-    return _decode(text)
+loads: Callable[[str], Any] = msgspec.json.Decoder().decode
+"""The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
 
 
 def is_untagged(text: str, depth: int) -> bool:
