@@ -74,7 +74,7 @@ class JsonCodec:
         Raises TypeError with `what` and the path if it cannot be stored, PayloadError if it is too
         large or nested too deeply.
         """
-        leaf = LEAVES.get(type(value))
+        leaf = LEAVES.get(type(value))  # pyright: ignore[reportUnknownArgumentType]
         try:
             text = dumps(self._encoder().tree(value) if leaf is None else leaf(value))
         except (Refused, RecursionError) as error:

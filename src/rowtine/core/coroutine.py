@@ -715,7 +715,7 @@ def may_be_in_a_block(coroutine: NativeCoroutine[Any, Any, Any]) -> bool:
     """Whether it takes an await chain, and `refuse_open_block`, to say."""
     link: Any = coroutine
     while link is not None:
-        kind: type[Any] = type(link)
+        kind = link.__class__
         if kind is types.CoroutineType:
             code, link = link.cr_code, link.cr_await
         elif kind is types.GeneratorType:
