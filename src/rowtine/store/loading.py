@@ -37,7 +37,7 @@ from rowtine.store.mapping import (
     suspended_body,
 )
 from rowtine.store.options import options_from_text, options_to_text
-from rowtine.store.reading import AnyRow, JoinRow, Seen, join_of
+from rowtine.store.reading import RESOLUTION, AnyRow, CallRow, JoinRow, Seen, join_of
 from rowtine.store.types import moment_read
 
 __all__ = ["Execution", "Loaded", "Rows", "load"]
@@ -72,6 +72,8 @@ class Execution:
     deadline: datetime | None = None
     details: str | None = None
     seat: Seat | None = None
+    arrived: Mapping[int, str] = field(default_factory=dict[int, str])
+    """The ids of the calls that had come to something when it was loaded, by call id."""
 
     @property
     def stand(self) -> tuple[int, int]:
@@ -115,6 +117,7 @@ def load(
         return Loaded(execution, input, rows, lost=row.phase == Phase.DONE)
     if warm and execution.stand != warm_stand:
         return load(connection, bodies, codec, execution_id)
+    execution.arrived = {row.call_id: row.id for row in seen.arrived}
     rows = Rows(connection, bodies, execution, None, warm or {})
     return Loaded(execution, _input(rows, codec, seen), rows, worker=row.worker)
 
@@ -304,10 +307,10 @@ class Rows:
         if not wanted:
             return
         values = {**self._run(), "numbers": wanted, "cold": cold}
-        for row in reading.CALLS.execute(self.connection, values):
+        for row in reading.calls_of(self.connection, values):
             journal = journals[row[0]]
-            if row.resolution is None:
-                journal.call = row
+            if row[RESOLUTION] is None:
+                journal.call = CallRow._make(row)
             else:
                 journal.add_call(row)
 

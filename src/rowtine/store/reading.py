@@ -40,19 +40,21 @@ from rowtine.store.tables import calls, coroutines, futures, states
 from rowtine.store.types import Id, among, among_those, as_array, as_text, now, seconds_since
 
 __all__ = [
-    "CALLS",
     "ENDED",
     "EVERYBODY",
     "JOINS",
     "MEMBERS",
     "OPEN_MEMBERS",
+    "RESOLUTION",
     "ROUND",
     "SUSPENDED",
     "WAITERS",
     "AnyRow",
     "ByNumber",
+    "CallRow",
     "JoinRow",
     "Seen",
+    "calls_of",
     "join_of",
     "look",
 ]
@@ -419,7 +421,29 @@ def look(connection: Connection, execution_id: str, warm: Collection[int]) -> Se
 
 # --------------------------------------------------------------------------------------- journals
 
-CALLS = Prepared(
+
+class CallRow(NamedTuple):
+    """A call that a coroutine has waited for, or waits for."""
+
+    coroutine_id: int
+    seq: int
+    kind: str
+    function: str
+    input: Any
+    resolution: str | None
+    resolved_at: Any
+    decided_by: int | None
+    output: Any
+    error_type: str | None
+    error_message: str | None
+    error_traceback: str | None
+    call_id: int
+    options: Any
+
+
+RESOLUTION = CallRow._fields.index("resolution")
+
+_CALLS = Prepared(
     select(
         calls.c.coroutine_id,
         calls.c.seq,
@@ -437,7 +461,20 @@ CALLS = Prepared(
         or_(calls.c.resolution.is_(None), among(calls.c.coroutine_id, "cold")),
     )
 )
-"""The calls that coroutines have waited for, and wait for; of those that are not cold the last."""
+
+
+def calls_of(connection: Connection, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The calls that coroutines have waited for, and wait for; of those that are not cold the last.
+
+    A journal may have thousands of them: they come as the driver makes them, each to be a `CallRow`
+    if that is worth it.
+    """
+    result = _CALLS.execute(connection, values)
+    cursor: Any = result.cursor
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    result.close()
+    return rows
+
 
 JOINS = Prepared(
     select(*_JOIN).where(
