@@ -61,6 +61,7 @@ class Warm:
 
     def keep(self, execution: Execution, state: State) -> None:
         """Keep an execution; those used longest ago make room."""
+        execution.arrived = {}
         kept = Kept(execution, _slim(state, self._limit))
         if not kept.state.suspended:
             return
