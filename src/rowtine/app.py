@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractContextManager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 from weakref import WeakValueDictionary
 
@@ -221,7 +221,7 @@ class App(Shared):
     ) -> T:
         self._refuse_inside(what)
         schema.check_once(self.database)
-        with transaction(announce) as connection:
+        with transaction(partial(announce, by=self.database.sender)) as connection:
             done = work(connection)
         for worker in self._workers:
             worker.wake()

@@ -228,6 +228,48 @@ def test_a_durable_await_inside_a_block_of_asyncio_is_refused(
     assert said in execution.answer(foo=1).value[0]
 
 
+async def _in_a_block_of_the_caller() -> None:
+    async with asyncio.Lock():
+        await undecorated()
+
+
+async def _in_a_block_of_its_own() -> None:
+    async with asyncio.Lock():
+        await call("a")
+
+
+async def _held_by_hand() -> None:
+    leave = asyncio.Lock().__aexit__
+    await call("a")
+    await leave(None, None, None)
+
+
+@pytest.mark.parametrize(
+    "awaits", [_in_a_block_of_the_caller, _in_a_block_of_its_own, _held_by_hand]
+)
+def test_an_await_that_was_refused_is_not_given_what_the_same_await_came_to_later(
+    begin: Begin, awaits: Any
+) -> None:
+    class Awaits:
+        so = staticmethod(awaits)
+
+    @durable
+    async def main() -> Any:
+        said = []
+        for _ in range(2):
+            try:
+                await Awaits.so()
+            except UsageError as error:
+                said.append(str(error)[:40])
+            said.append(await call("a"))
+        return [*said, await call("b")]
+
+    execution = begin(main).answer(a=1).answer(a=2)
+    refused = "a durable await inside an open asyncio.L"
+
+    assert execution.answer(b=3).value == [refused, 1, refused, 2, 3]
+
+
 @pytest.mark.peer_case(148)
 def test_a_durable_await_after_a_block_of_asyncio_is_fine(begin: Begin) -> None:
     @durable

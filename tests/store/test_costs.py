@@ -263,12 +263,12 @@ def test_a_warm_coroutine_loads_no_journal(hand: Hand) -> None:
 
 
 @pytest.mark.parametrize("function", ["bare", "wide"])
-def test_a_load_is_three_statements_whatever_exists_and_arrives(hand: Hand, function: str) -> None:
+def test_a_load_is_one_statement_whatever_exists_and_arrives(hand: Hand, function: str) -> None:
     """Where it stands, what has arrived, and who waits for that and whom they serve."""
     for children, answered in ((3, 1), (50, 2), (200, 10)):
         id = suspended_with(hand, children, answered, getattr(Bodies, function))
 
-        assert len(reads(hand, id)) == 3
+        assert len(reads(hand, id)) == 1
 
 
 def test_the_load_of_a_first_round_is_one_statement(hand: Hand) -> None:
@@ -281,7 +281,7 @@ def test_a_journal_of_calls_is_one_statement_more_whatever_its_length(hand: Hand
     for step in range(20):
         hand.answer("leaf", value=1)
 
-        assert len(reads(hand, id)) == (4 if step else 3)
+        assert len(reads(hand, id)) == (2 if step else 1)
         hand.round(id, Bodies.steps)
 
 
@@ -294,7 +294,7 @@ def test_a_journal_of_joins_is_read_only_by_whoever_goes_on(hand: Hand) -> None:
     hand.answer("leaf", value=1)
     seen = loaded(hand, id)
 
-    assert len(reads(hand, id)) == 3
+    assert len(reads(hand, id)) == 1
     with (
         hand.app.database.reading() as connection,
         counted(hand.app.database.engine) as statements,

@@ -19,7 +19,7 @@ from rowtine.errors import DecodeError, RemoteError
 # Where a JSON value stands: (container, key), and its depth.
 Place = tuple[Container, Any, int]
 
-_HOLDERS = frozenset({dict, list})
+HOLDERS = frozenset({dict, list})
 _ERROR_KEYS = {"$error", "message", "args", "attrs", "notes", "traceback"}
 
 
@@ -41,7 +41,7 @@ class Decoder:
         """The value that plain JSON values stand for, or DecodeError."""
         root = [tree]
         tagged: list[Place] = []
-        waiting: list[Place] = [(root, 0, depth)] if type(tree) in _HOLDERS else []
+        waiting: list[Place] = [(root, 0, depth)] if type(tree) in HOLDERS else []
         while waiting:
             place = waiting.pop()
             container, key, depth = place
@@ -62,7 +62,7 @@ class Decoder:
             raise DecodeError(f"nested more than {self._max_depth} deep")
         below = depth + 1
         return [
-            (container, key, below) for key, item in entries(container) if type(item) in _HOLDERS
+            (container, key, below) for key, item in entries(container) if type(item) in HOLDERS
         ]
 
     def _rebuilt(self, body: dict[str, Any], depth: int) -> Any:

@@ -77,7 +77,7 @@ class Encoder:
 
     def tree(self, value: object, depth: int = 0) -> Any:
         """The value as plain JSON values, or Refused with the reason and the path."""
-        leaf = _LEAVES.get(type(value))
+        leaf = LEAVES.get(type(value))
         if leaf is not None:
             return leaf(value)
         # Its own list for each walk: inside an error a walk starts in the middle of another.
@@ -122,7 +122,7 @@ class Encoder:
         self._spend(len(container))
         depth = place[2] + 1
         for key, item in entries(container):
-            leaf = _LEAVES.get(type(item))
+            leaf = LEAVES.get(type(item))
             if leaf is None:
                 children.append((container, key, depth, name, place))
             else:
@@ -236,7 +236,7 @@ class Encoder:
         return kept
 
 
-_LEAVES: dict[type[Any], Callable[[Any], Any]] = {
+LEAVES: dict[type[Any], Callable[[Any], Any]] = {
     NoneType: lambda value: value,
     bool: lambda value: value,
     int: leaves.int_tree,
@@ -246,6 +246,7 @@ _LEAVES: dict[type[Any], Callable[[Any], Any]] = {
     time: leaves.moment_tree,
     **{leaf.kind: leaf.tagged for leaf in leaves.ALWAYS},
 }
+"""How values are encoded that hold no others; they need no Encoder."""
 _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
     list: Encoder.open_list,
     dict: Encoder.open_dict,
@@ -255,10 +256,6 @@ _CONTAINERS: dict[type[Any], Callable[[Encoder, Any, int], Opened]] = {
     bytes: Encoder.open_bytes,
     bytearray: Encoder.open_bytes,
 }
-
-
-leaf_encoder = _LEAVES.get
-"""How values of a type are encoded that hold no others, which takes no Encoder; None for others."""
 
 
 def _error_tree(name: str, state: dict[str, Any], traceback: str | None) -> dict[str, Any]:
@@ -290,7 +287,7 @@ def _path(place: Place | None) -> str:
 
 
 def _subscript(key: object) -> str:
-    return f"[{key!r:.60}]" if type(key) in _LEAVES else f"[<{type_name(key)}>]"
+    return f"[{key!r:.60}]" if type(key) in LEAVES else f"[<{type_name(key)}>]"
 
 
 def _pair_name(key: Any) -> Callable[[int], str]:
@@ -302,6 +299,6 @@ def _hint(value: object) -> str:
     if kind_of(cls) is not None:
         return HINT.format(cls.__name__)
     for base in cls.__mro__[1:]:
-        if base in _LEAVES or base in _CONTAINERS:
+        if base in LEAVES or base in _CONTAINERS:
             return f"make it a plain {base.__name__}: what a subclass adds would be lost"
     return "pass what it can be made of again (an id, a path, its fields)"

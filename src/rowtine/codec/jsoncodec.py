@@ -8,8 +8,8 @@ from typing import Any, cast
 import msgspec
 
 from rowtine.codec.classes import Registry
-from rowtine.codec.decoding import Decoder
-from rowtine.codec.encoding import Encoder, leaf_encoder
+from rowtine.codec.decoding import HOLDERS, Decoder
+from rowtine.codec.encoding import LEAVES, Encoder
 from rowtine.codec.errors import (
     attempt,
     fitting,
@@ -76,34 +76,42 @@ class JsonCodec:
         Raises TypeError with `what` and the path if it cannot be stored, PayloadError if it is too
         large or nested too deeply.
         """
-        leaf = leaf_encoder(type(value))  # pyright: ignore[reportUnknownArgumentType]
+        leaf = LEAVES.get(type(value))  # pyright: ignore[reportUnknownArgumentType]
         try:
             text = dumps(self._encoder().tree(value) if leaf is None else leaf(value))
         except (Refused, RecursionError) as error:
             raise self._refusal(error, what) from error.__cause__
-        return self._within_limit(text, f"{what} is")
+        return text if len(text) <= self.max_bytes else self._within_limit(text, f"{what} is")
 
     def decode(self, payload: str | None) -> Any:
         """The value, made afresh at each call. Raises DecodeError if today's types do not fit."""
         if payload is None:
             return None
         tree = _parsed(payload)
-        return tree if is_untagged(payload, self._max_depth) else self._decoder.value(tree)
+        if type(tree) not in HOLDERS or is_untagged(payload, self._max_depth):
+            return tree
+        return self._decoder.value(tree)
 
     def encode_arguments(self, arguments: Arguments) -> str:
         """The text ``{"args": [...], "kwargs": {...}}``, without the parts that are empty.
 
         Raises as `encode` does, naming the argument.
         """
-        trees = self._argument_trees(arguments)
-        count = len(arguments.args)
+        values, count = arguments.args, len(arguments.args)
+        if arguments.kwargs:
+            values = (*values, *arguments.kwargs.values())
+        try:
+            trees = [LEAVES[type(value)](value) for value in values]  # as most are
+        except (KeyError, Refused):
+            trees = self._argument_trees(arguments)
         tree: dict[str, Any] = {"args": trees[:count]} if count else {}
         if arguments.kwargs:
             tree["kwargs"] = _named(arguments.kwargs, trees[count:])
         text = dumps(tree)
-        if len(text) > self.max_bytes:  # perhaps one of them alone
-            for (label, _), argument in zip(arguments.labelled(), trees, strict=True):
-                self._within_limit(dumps(argument), f"{label} is")
+        if len(text) <= self.max_bytes:
+            return text
+        for (label, _), argument in zip(arguments.labelled(), trees, strict=True):
+            self._within_limit(dumps(argument), f"{label} is")  # perhaps one of them alone
         return self._within_limit(text, "the arguments are")
 
     def decode_arguments(self, payload: str | None) -> Arguments:
@@ -152,18 +160,12 @@ class JsonCodec:
         return self._decoder.revived(error) if isinstance(error, RemoteError) else error
 
     def _argument_trees(self, arguments: Arguments) -> list[Any]:
-        encoder: Encoder | None = None  # most arguments are leaves, and need none
+        encoder = self._encoder()
         trees: list[Any] = []
         try:
-            for value in (*arguments.args, *arguments.kwargs.values()):
-                leaf = leaf_encoder(type(value))  # pyright: ignore[reportUnknownArgumentType]
-                if leaf is None:
-                    encoder = encoder or self._encoder()
-                    trees.append(encoder.tree(value))
-                else:
-                    trees.append(leaf(value))
+            trees.extend(map(encoder.tree, (*arguments.args, *arguments.kwargs.values())))
         except (Refused, RecursionError) as error:
-            label, _ = arguments.labelled()[len(trees)]
+            label, _ = arguments.labelled()[len(trees)]  # those before it are there
             raise self._refusal(error, label) from error.__cause__
         return trees
 

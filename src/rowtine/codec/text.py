@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -49,7 +49,7 @@ def dumps(tree: Any) -> str:
     return text if text.isascii() else _NOT_ASCII.sub(_escape, text)
 
 
-loads = msgspec.json.Decoder().decode
+loads: Callable[[str], Any] = msgspec.json.Decoder().decode
 """The plain values of a JSON text. Raises ValueError (or RecursionError) if it is none."""
 
 

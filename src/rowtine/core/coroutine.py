@@ -11,6 +11,7 @@ import asyncio
 import contextvars
 import functools
 import gc
+import opcode
 import sys
 import sysconfig
 import types
@@ -30,7 +31,7 @@ from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running
 from rowtine.core.discard import discard
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Codec, Payload
-from rowtine.core.phases import JOIN_KINDS, Kind, Resolution
+from rowtine.core.phases import JOIN_KINDS, WITHDRAWN, Kind, Resolution
 from rowtine.core.tasks import Ended, Group, Next, Spawn, Task
 from rowtine.core.values import value
 from rowtine.errors import IncompatibleState, UsageError
@@ -360,6 +361,60 @@ class _Replay:
         """What the next wait came to. `wait` is what the body asked for."""
         return told(self._entry(wait), self.running, self.codec, self.name)
 
+    def advance(self, coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> Any:
+        """Let a rebuilt body run, over all calls that it asks for just as they are recorded: to an
+        await that takes a closer look, to what comes after its journal, or to its end.
+
+        A journal is nearly all of such calls, and what a step of `Drive` asks at each of them has
+        one answer here. Where it has not, nothing has happened yet, and `Drive` goes on.
+        """
+        began = sys.get_asyncgen_hooks().firstiter  # as in `_advance`
+        sys.set_asyncgen_hooks(firstiter=None)
+        try:
+            while True:
+                self.running.replaying = self.at < len(self.feed)
+                value, error = outcome
+                try:
+                    awaited = coroutine.send(value) if error is None else coroutine.throw(error)
+                except StopIteration as stop:
+                    return Returned(stop.value)
+                except BaseException as raised:
+                    return Raised(raised)
+                entry = self._as_recorded(coroutine, awaited)
+                if entry is None:
+                    return awaited
+                _tell_time(entry, self.running)
+                outcome = _value(entry, self.codec)
+        finally:
+            sys.set_asyncgen_hooks(firstiter=began)
+
+    def _as_recorded(self, coroutine: NativeCoroutine[Any, Any, Any], awaited: Any) -> Entry | None:
+        """The next entry, if it is plain that it is of the call that is awaited: then it is used
+        up. Equal inputs are equal, whatever they are decoded to."""
+        if self.at == len(self.feed) or not isinstance(awaited, Call):
+            return None
+        call: Call[Any] = awaited  # pyright: ignore[reportUnknownVariableType]
+        entry, running = self.feed[self.at], self.running
+        wait = entry.wait
+        if (
+            call.function != wait.function
+            or call.kind is not wait.kind
+            or call.options.key is not None
+            or entry.resolution in WITHDRAWN
+            or running.asked
+            or running.interrupted
+            or may_be_in_a_block(coroutine)
+        ):
+            return None
+        try:
+            input = self.codec.encode_arguments(call.arguments)
+        except Exception:
+            return None  # refused at the door
+        if input != wait.input:
+            return None
+        self.at += 1
+        return entry
+
     def asked(self) -> None:
         """What a rebuilt body asked for since its last wait without waiting: all is recorded, and
         what it told to stop was told to."""
@@ -388,8 +443,7 @@ class _Replay:
 
 def told(entry: Entry, running: Running, codec: Codec, name: str) -> _Outcome:
     """What a body is told of what its wait came to."""
-    if entry.at is not None and (running.now is None or entry.at > running.now):
-        running.now = entry.at
+    _tell_time(entry, running)
     if entry.resolution is Resolution.TIMEOUT:
         return _expired(entry, running, name)
     if entry.resolution is Resolution.CANCELLED:
@@ -399,6 +453,11 @@ def told(entry: Entry, running: Running, codec: Codec, name: str) -> _Outcome:
     if entry.wait.kind is Kind.TASK and entry.wait.children and entry.decided_by is not None:
         return Ended(entry.decided_by - entry.wait.children.start, value, error), None
     return value, error
+
+
+def _tell_time(entry: Entry, running: Running) -> None:
+    if entry.at is not None and (running.now is None or entry.at > running.now):
+        running.now = entry.at
 
 
 def _expired(entry: Entry, running: Running, name: str) -> _Outcome:
@@ -481,12 +540,12 @@ class Drive:
         running = frame.running
         coroutine: Any = frame.coroutine
         while True:
-            replay = self._replay
-            if replay is not None and replay.over:
-                replay = self._replay = None
-                # What the last entry is handed to has never run.
-                running.replaying = False
-            awaited = _advance(coroutine, outcome)
+            if (replay := self._replay) is None:
+                awaited = _advance(coroutine, outcome)
+            else:
+                awaited = replay.advance(coroutine, outcome)
+                if replay.over:
+                    replay = self._replay = None
             if isinstance(awaited, _ENDS):
                 return self._ended(awaited)
             if not isinstance(awaited, Directive):
@@ -504,13 +563,12 @@ class Drive:
                 # Refused at the door: nothing is recorded, and a rebuild is refused here again.
                 outcome = None, error
                 continue
-            if replay is None or replay.over:
+            if replay is None:
                 return self._suspended(wait, chain)
             outcome = replay.next(wait)
 
     def _suspended(self, wait: Wait, chain: _Chain) -> Suspended:
         running = self._frame.running
-        running.replaying = False
         if not running.natives:
             return Suspended(wait, where(chain))
         natives, running.natives = running.natives, {}
@@ -526,7 +584,7 @@ class Drive:
         try:
             step: Step | None = None
             while step is None:
-                at_the_end = self._replay is None or self._replay.over
+                at_the_end = self._replay is None
                 outcome = yield from _await_natively(self._frame, self._awaited, at_the_end)
                 step = self._go(outcome)
             return step
@@ -697,12 +755,48 @@ def refuse_after_interruption() -> None:
     )
 
 
+_ENTERS = opcode.opmap.get("BEFORE_ASYNC_WITH", opcode.opmap.get("LOAD_SPECIAL"))
+"""What ``async with`` is compiled to: the latter from Python 3.14 on."""
+
+_LOOKED_THROUGH: dict[int, tuple[types.CodeType, bool]] = {}
+"""By the id of a code object, which it keeps from being given to another: a hash of its own would
+be one of all its instructions."""
+
+
+def _opens_blocks(code: types.CodeType) -> bool:
+    """Whether a frame of this code may hold an ``__aexit__``: there is an ``async with`` in it, or
+    the name."""
+    if (found := _LOOKED_THROUGH.get(id(code))) is None:
+        opens = _ENTERS is None or _ENTERS in code.co_code[::2] or "__aexit__" in code.co_names
+        if len(_LOOKED_THROUGH) >= 10_000:  # of code that is made again and again
+            _LOOKED_THROUGH.clear()
+        found = _LOOKED_THROUGH[id(code)] = code, opens
+    return found[1]
+
+
+def may_be_in_a_block(coroutine: NativeCoroutine[Any, Any, Any]) -> bool:
+    """Whether it takes an await chain, and `refuse_open_block`, to say."""
+    link: Any = coroutine
+    while link is not None:
+        kind = link.__class__
+        if kind is types.CoroutineType:
+            code, link = link.cr_code, link.cr_await
+        elif kind is types.GeneratorType:
+            code, link = link.gi_code, link.gi_yieldfrom
+        else:
+            return True
+        if _opens_blocks(code):
+            return True
+    return False
+
+
 def refuse_open_block(chain: _Chain) -> None:
     """Raise UsageError if a body awaits inside a block that cannot outlive this process.
 
     Of an open ``async with`` the frame holds the bound ``__aexit__``.
     """
-    for held in gc.get_referents(*[link for link, _ in chain]):
+    links = [link for link, frame in chain if _opens_blocks(frame.f_code)]
+    for held in gc.get_referents(*links):
         if type(held) is MethodType and held.__name__ == "__aexit__":
             for block, instead in _OPEN.items():
                 if isinstance(held.__self__, block):

@@ -116,10 +116,12 @@ def commit(
     rounds: Sequence[Round],
     outcomes: Sequence[Outcome] = (),
     mark: Mark | None = None,
+    already: Locked | None = None,
 ) -> Committed:
     """Write rounds and outcomes, each behind its fence; one whose fence has moved writes nothing.
 
-    All locks are taken first, in the one order. `mark` is written with them.
+    All locks are taken first, in the one order; if this transaction has `already` taken them, not
+    again. `mark` is written with them.
     """
     families = [(round, round.family()) for round in rounds]
     every = [each for _, family in families for each in family]
@@ -128,14 +130,13 @@ def commit(
     cancelled = {id for ids in withdrawn.values() for id in ids}
     exits = [each.outcome for each in every if each.outcome is not None]
     callers = {o.execution_id for o in (*exits, *outcomes) if o.execution_id is not None}
-    locked = lock(
-        connection,
-        {each.execution.id for each in every} | callers | cancelled,
-        {each.execution.id for each in every if _needs_its_call(each)}
-        | {outcome.id for outcome in (*outcomes, *ends)}
-        | cancelled,
-        {each.execution.root_id for each in every if each.begins},
-    )
+    of_states = {each.execution.id for each in every} | callers | cancelled
+    of_calls = {each.execution.id for each in every if _needs_its_call(each)} | cancelled
+    of_calls |= {outcome.id for outcome in (*outcomes, *ends)}
+    roots = {each.execution.root_id for each in every if each.begins}
+    if already is None or roots or not already.covers(of_states, of_calls):
+        already = lock(connection, of_states, of_calls, roots)
+    locked = already
     fences = _Fences(locked)
     held = [fences.hold(family) for _, family in families]
     won = [
@@ -370,6 +371,10 @@ class Writes:
             self._call(round, call, number)
         for call_id, resolution in changes.delivered.items():
             if call_id in round.taken and resolution not in WITHDRAWN:
+                continue
+            known = round.execution.arrived.get(call_id)
+            if known is not None and resolution not in WITHDRAWN:
+                self.put(sql.TAKEN, id_=known, at=key["at"], r=number, how=resolution.value)
                 continue
             self.put(
                 sql.DELIVERED,

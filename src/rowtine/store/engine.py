@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator
 from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine import URL
 
+from rowtine.clock import new_id
 from rowtine.errors import DatabaseError
 from rowtine.store.dialect import (
     database_url,
@@ -44,6 +45,8 @@ class Database:
     def __init__(self, url: str | URL, *, schema: str = SCHEMA, pool_size: int = 5) -> None:
         self.url = database_url(url)
         self.schema = schema
+        self.sender = new_id()
+        """Whose notices are not heard here: whoever sends them tells the workers here himself."""
         if not (schema.isidentifier() and schema.isascii() and len(schema) <= 63):
             raise DatabaseError(f"the schema name {schema[:70]!r} is not a plain identifier")
         self.checked = False

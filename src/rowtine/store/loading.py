@@ -37,7 +37,7 @@ from rowtine.store.mapping import (
     suspended_body,
 )
 from rowtine.store.options import options_from_text, options_to_text
-from rowtine.store.reading import AnyRow, JoinRow, join_of
+from rowtine.store.reading import RESOLUTION, AnyRow, CallRow, JoinRow, Seen, join_of
 from rowtine.store.types import moment_read
 
 __all__ = ["Execution", "Loaded", "Rows", "load"]
@@ -72,6 +72,8 @@ class Execution:
     deadline: datetime | None = None
     details: str | None = None
     seat: Seat | None = None
+    arrived: Mapping[int, str] = field(default_factory=dict[int, str])
+    """The ids of the calls that had come to something when it was loaded, by call id."""
 
     @property
     def stand(self) -> tuple[int, int]:
@@ -104,7 +106,8 @@ def load(
     `warm` are the frames that this worker kept after the run and round `warm_stand`; they are used
     only if that is where the execution stands.
     """
-    row = reading.HEAD.execute(connection, {"id": execution_id}).first()
+    seen = reading.look(connection, execution_id, warm or ())
+    row = seen.head
     if row is None:
         raise NotFound(f"there is no call {execution_id}")
     execution = _execution(row)
@@ -112,9 +115,11 @@ def load(
         rows = Rows(connection, bodies, execution, row.input)
         input = Input(arguments=row.input, now=execution.now, seed=new_seed())
         return Loaded(execution, input, rows, lost=row.phase == Phase.DONE)
-    kept = warm if execution.stand == warm_stand else None
-    rows = Rows(connection, bodies, execution, None, kept or {})
-    return Loaded(execution, _input(rows, codec, row), rows, worker=row.worker)
+    if warm and execution.stand != warm_stand:
+        return load(connection, bodies, codec, execution_id)
+    execution.arrived = {row.call_id: row.id for row in seen.arrived}
+    rows = Rows(connection, bodies, execution, None, warm or {})
+    return Loaded(execution, _input(rows, codec, seen), rows, worker=row.worker)
 
 
 def _execution(row: AnyRow) -> Execution:
@@ -145,13 +150,12 @@ def _execution(row: AnyRow) -> Execution:
 _SEAT = attrgetter(*(column.name for column in SEAT))
 
 
-def _input(rows: Rows, codec: Codec, state: AnyRow) -> Input:
-    execution = rows.execution
-    arrived = rows.arrive(state.poll_max_results)
+def _input(rows: Rows, codec: Codec, seen: Seen) -> Input:
+    execution, state = rows.execution, seen.head
     return Input(
         state=State(
             version=state.version,
-            suspended={coroutine.id: coroutine for coroutine in rows.concerned(arrived)},
+            suspended={coroutine.id: coroutine for coroutine in rows.concerned(seen)},
             next_coroutine_id=state.next_coroutine_id,
             next_call_id=state.next_call_id,
             outstanding_calls=state.outstanding_calls,
@@ -159,7 +163,7 @@ def _input(rows: Rows, codec: Codec, state: AnyRow) -> Input:
             exit=exit_from_text(state.exit, codec),
             semantics=state.semantics,
         ),
-        results=[call_result(row) for row in arrived],
+        results=[call_result(row) for row in seen.arrived],
         cancel=execution.cancelling,
         reason=execution.cancel_reason,
         now=execution.now,
@@ -178,20 +182,20 @@ class Rows:
     warm: Mapping[int, Slot] = field(default_factory=dict[int, Slot])
     arrived: Mapping[int, AnyRow] = field(default_factory=dict[int, AnyRow])
     """The calls that have come to something, by the coroutine that waits for each."""
+    watched: Collection[int] = ()
+    """Coroutines of which it is known who waits for them as a task: `watching`, among others."""
+    watching: Sequence[AnyRow] = ()
 
-    def arrive(self, most: int) -> Sequence[AnyRow]:
-        """The calls that have come to something, in the order in which they did."""
-        rows = reading.ARRIVED.execute(self.connection, {**self._run(), "most": most}).all()
-        self.arrived = {row.coroutine_id: row for row in rows if row.parent_id is None}
-        return rows
-
-    def concerned(self, arrived: Sequence[AnyRow]) -> list[Coroutine]:
-        """Who waits for these calls, and the counters of the joins that those serve."""
+    def concerned(self, seen: Seen) -> list[Coroutine]:
+        """Who waits for what has arrived, and the counters of the joins that those serve."""
+        arrived = seen.arrived
+        self.arrived = {row.coroutine_id: row for row in arrived if row.parent_id is None}
+        self.watched = {row.coroutine_id for row in arrived}
+        self.watching = [row for row in seen.concerned if row.waits_for is not None]
         parents = {row.next_of_kin for row in arrived} - self.arrived.keys() - {None}
-        found = self._suspended([*self.arrived, *parents], parents)
         return [
-            *self._bodies([row for row in found if row.id in self.arrived]),
-            *_counters(row for row in found if row.id in parents),
+            *self._bodies([row for row in seen.concerned if row.id in self.arrived]),
+            *_counters(row for row in self.watching if row.id in parents),
             *(call_member(row) for row in arrived if row.parent_id is not None),
         ]
 
@@ -217,12 +221,17 @@ class Rows:
         return [member_result(row) for row in self._ended(coroutine.members)]
 
     def waiters(self, ids: Sequence[int]) -> list[Coroutine]:
-        """Those that wait for one of the coroutines `ids` as a task, with its counter only."""
-        if not ids:
-            return []
+        """Those that wait for one of the coroutines `ids` as a task, with its counter only; perhaps
+        others too."""
+        if (known := self.known_waiters(ids)) is not None:
+            return known
         between = {"first": min(ids), "last": max(ids)}
         found = reading.WAITERS.execute(self.connection, {**self._run(), **between})
         return self.counters([id for (id,) in found])
+
+    def known_waiters(self, ids: Sequence[int]) -> list[Coroutine] | None:
+        """The same, if they have been read; else None."""
+        return _counters(self.watching) if set(ids) <= set(self.watched) else None
 
     def ended_among(self, ids: Sequence[int]) -> list[CoroutineResult]:
         """Those of `ids` that ended in earlier rounds, in the order in which they did."""
@@ -298,10 +307,10 @@ class Rows:
         if not wanted:
             return
         values = {**self._run(), "numbers": wanted, "cold": cold}
-        for row in reading.CALLS.execute(self.connection, values):
+        for row in reading.calls_of(self.connection, values):
             journal = journals[row[0]]
-            if row.resolution is None:
-                journal.call = row
+            if row[RESOLUTION] is None:
+                journal.call = CallRow._make(row)
             else:
                 journal.add_call(row)
 

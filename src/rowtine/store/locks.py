@@ -64,6 +64,10 @@ class Locked(NamedTuple):
     told: set[str]
     """Those of the roots that were told to stop. They are not locked."""
 
+    def covers(self, states: Collection[str], calls: Collection[str]) -> bool:
+        """Whether all of these are there, and locked."""
+        return all(id in self.states for id in states) and all(id in self.calls for id in calls)
+
 
 _STATES = (
     select(

@@ -77,8 +77,8 @@ def call_wait(row: AnyRow) -> Wait:
     return Wait(_KINDS[row.kind], row.function, row.input, options=options)
 
 
-def _call_entry(row: AnyRow, reason: str | None) -> tuple[int, Entry]:
-    """A call as a line of its caller's journal, with its position."""
+def _call_entry(row: Sequence[Any], reason: str | None) -> tuple[int, Entry]:
+    """A call as a line of its caller's journal, with its position; `row` is as a `CallRow`."""
     _, seq, kind, function, input, how, told_at, decided_by, output, *error, _, _ = row
     wait, at = Wait(_KINDS[kind], function, input), moment_read(told_at)
     resolution = _RESOLUTIONS[how]
@@ -173,7 +173,7 @@ class Journal:
         """Whether there are earlier positions of which nothing is known."""
         return len(self.entries) < (self.seq or 0)
 
-    def add_call(self, row: AnyRow) -> None:
+    def add_call(self, row: Sequence[Any]) -> None:
         """A call that is over."""
         seq, entry = _call_entry(row, self.reason)
         self.entries[seq] = entry

@@ -37,15 +37,19 @@ def channel_of(schema: str) -> str:
     return name if len(name) <= 63 else f"rowtine_{hashlib.sha256(schema.encode()).hexdigest():.40}"
 
 
-def announce(connection: Connection) -> None:
+def announce(connection: Connection, by: str = "") -> None:
     """Tell workers of other processes that something may be due. Takes the connection of the write
     after its commit (``database.writing(then=announce)``): a NOTIFY inside it would make all
-    commits of the server wait for each other. Never fails: what was committed before it stands."""
+    commits of the server wait for each other. Never fails: what was committed before it stands.
+
+    `by` is the `sender` of a database, if all workers that use it are told otherwise: they would
+    look twice.
+    """
     if not has_notices(connection):
         return
     schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
     try:
-        send_notice(connection, channel_of(schema))
+        send_notice(connection, channel_of(schema), by)
     except Exception as error:
         log.debug("no notice was sent: %s", error)
         connection.invalidate()
@@ -132,9 +136,10 @@ class Listener:
             selector.register(heard, selectors.EVENT_READ)
             while not self._ended.is_set():
                 ready = selector.select(None if self._listening else _PATIENCE)
-                if ready and list(connection.notifies(timeout=0)):
+                if ready and (heard_of := list(connection.notifies(timeout=0))):
                     self._listening = True
-                    self._wake()
+                    if any(notice.payload != self._database.sender for notice in heard_of):
+                        self._wake()
                 elif not ready:
                     self._complain()
                     notify(self._database)

@@ -437,6 +437,21 @@ DELIVERED = Update(
     },
 )
 
+TAKEN = Update(
+    "taken",
+    calls,
+    {"id_": Id, **AT, "r": Integer, "how": calls.c.resolution},
+    lambda given: calls.c.id == given.id_,
+    lambda given: {
+        "delivered_round": given.r,
+        "resolution": given.how,
+        "resolved_at": given.at,
+        "arrived": null(),
+    },
+)
+"""The same of an outcome that a load has found: its row is known. By its place PostgreSQL may look
+for it among all calls of the execution, while nobody has counted how many there are of each."""
+
 _parked = calls.alias()
 
 RELEASED = (
@@ -520,6 +535,7 @@ TOGETHER: tuple[Each, ...] = (
     CALL_BEGIN,
     CALL_CANCELLED,
     HANDED,
+    TAKEN,
     DONE,
     COROUTINE_INSERT,
     FUTURE_INSERT,
@@ -543,9 +559,12 @@ AFTERWARDS: tuple[Each, ...] = (
 """What may touch rows that those, or others of these, have written: one after the other."""
 
 
-EXPECTED: tuple[Each, ...] = (*TOGETHER, COROUTINE_DONE, FUTURE_UPDATE)
-"""With what belongs there as well unless a coroutine begins and ends at once (see `twice`). Also
-what a batch that goes as expected may do (`expected`)."""
+_UNLESS_TWICE: tuple[Each, ...] = (*TOGETHER, COROUTINE_DONE, FUTURE_UPDATE)
+"""With what belongs there as well unless a coroutine begins and ends at once (see `twice`)."""
+
+
+EXPECTED: tuple[Each, ...] = tuple([each for each in _UNLESS_TWICE if each is not TAKEN])
+"""What a batch that goes as expected may do (`expected`): nothing in it has been loaded."""
 
 
 USUAL: tuple[tuple[Each, ...], ...] = (
@@ -558,7 +577,7 @@ own is worth it; one for each combination would mean to compile and to plan many
 
 def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:
     """The batches in which these are written."""
-    together = TOGETHER if twice(rows) else EXPECTED
+    together = TOGETHER if twice(rows) else _UNLESS_TWICE
     first: dict[Each, Rows] = {each: rows[each] for each in together if each in rows}
     one_by_one: list[dict[Each, Rows]] = [
         {each: rows[each]} for each in AFTERWARDS if each in rows and each not in first

@@ -26,7 +26,7 @@ from rowtine.store.committing import Round, commit
 from rowtine.store.details import Told
 from rowtine.store.dialect import translate_schema
 from rowtine.store.loading import Execution, Loaded, Rows, load
-from rowtine.store.locks import lock
+from rowtine.store.locks import Locked, lock
 from rowtine.store.outcomes import Outcome, settled, tail_of
 from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls
@@ -67,7 +67,8 @@ def run_round(
     connection = connection.execution_options(schema_translate_map=tables)
     # An exit wakes the caller, whose state is locked first: in order of their ids.
     caller = _CALLER.execute(connection, {"id": execution_id}).scalar()
-    lock(connection, [id for id in (caller, execution_id) if id], [execution_id])
+    ids = [id for id in (caller, execution_id) if id]
+    locked: Locked | None = lock(connection, ids, [execution_id])
     loaded = load(connection, home.body, scheduler.codec, execution_id)
     if loaded.lost:
         return Incompatible(f"call {execution_id} is done")
@@ -81,7 +82,7 @@ def run_round(
         claimed = _claim_here(connection, execution)
         if claimed is None:
             return Incompatible(f"a worker is running call {execution_id}")
-        execution = claimed
+        execution, locked = claimed, None
         loaded.input.now = claimed.now
     output = _run_beside(scheduler, replace(loaded, execution=execution))
     if isinstance(output, Incompatible):
@@ -96,7 +97,8 @@ def run_round(
             tail=tail_of(output.result, scheduler.codec),
             tail_options=DEFAULT if output.tail_call is None else output.tail_call.options,
         )
-    committed = commit(connection, scheduler.codec, [Round(execution, output, outcome)])
+    round = Round(execution, output, outcome)
+    committed = commit(connection, scheduler.codec, [round], already=locked)
     return (
         output if committed.held[0] else Incompatible(f"another round of {execution_id} was faster")
     )
@@ -201,6 +203,8 @@ class _Beside:
         return await self._ask(lambda: self.rows.results(coroutine))
 
     async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        if (known := self.rows.known_waiters(ids)) is not None:
+            return known
         return await self._ask(lambda: self.rows.waiters(ids))
 
     async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:

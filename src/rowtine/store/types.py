@@ -20,6 +20,7 @@ __all__ = [
     "Timestamp",
     "after",
     "among",
+    "among_those",
     "as_array",
     "as_text",
     "moment",
@@ -131,6 +132,16 @@ def among(column: ColumnElement[Any], name: str = "ids") -> ColumnElement[bool]:
     return _Among(column, bindparam(name, type_=Many()))
 
 
+class _AmongThose(FunctionElement[bool]):
+    inherit_cache = True
+
+
+def among_those(column: ColumnElement[Any], those: Any) -> ColumnElement[bool]:
+    """Whether a value is one of those that a select finds. They are found first: as a join, the
+    planner might begin at the other end."""
+    return _AmongThose(column, those.scalar_subquery())
+
+
 def as_text(column: ColumnElement[str]) -> ColumnElement[str]:
     """An id as its usual text, also where no type sees what the driver gives."""
     return cast(column, Text())
@@ -165,6 +176,18 @@ def _among_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
 def _among_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     column, values = (compiler.process(each, **kw) for each in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608
+
+
+@compiles(_AmongThose, "postgresql")
+def _among_those_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    column, those = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} = ANY (ARRAY{those})"
+
+
+@compiles(_AmongThose, "sqlite")
+def _among_those_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    column, those = (compiler.process(each, **kw) for each in element.clauses)
+    return f"{column} IN {those}"
 
 
 class now(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL it stands for

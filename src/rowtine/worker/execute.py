@@ -267,7 +267,8 @@ class Executor:
         execution = loaded.execution
         function = self.registry.function(execution.function)
         self.rounds.enter(execution)
-        reader = Reader(self.gateway, lambda c: replace(loaded.rows, connection=c))
+        rows = loaded.rows
+        reader = Reader(self.gateway, lambda c: replace(rows, connection=c), rows.known_waiters)
         output, seconds = await self.rounds.run(function, execution, loaded.input, reader)
         await self.rounds.ended(execution, function, output, seconds, kept)
 

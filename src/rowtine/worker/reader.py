@@ -23,9 +23,15 @@ class Lost(Exception):
 class Reader:
     """Reads what a round turns out to need, if the execution still stands where it did."""
 
-    def __init__(self, gateway: Gateway, rows: Callable[[Connection], Rows]) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        rows: Callable[[Connection], Rows],
+        known_waiters: Callable[[Sequence[int]], Sequence[Coroutine] | None] = lambda _: None,
+    ) -> None:
         self.gateway = gateway
         self.rows = rows
+        self.known_waiters = known_waiters
 
     async def _read(self, read: Callable[[Rows], T]) -> T:
         def transaction(connection: Connection) -> T:
@@ -46,6 +52,8 @@ class Reader:
         return await self._read(lambda rows: rows.results(coroutine))
 
     async def waiters(self, ids: Sequence[int]) -> Sequence[Coroutine]:
+        if (known := self.known_waiters(ids)) is not None:
+            return known  # from the load, and the commit sees whether it still stands there
         return await self._read(lambda rows: rows.waiters(ids))
 
     async def ended_among(self, ids: Sequence[int]) -> Sequence[CoroutineResult]:

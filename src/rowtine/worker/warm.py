@@ -61,6 +61,7 @@ class Warm:
 
     def keep(self, execution: Execution, state: State) -> None:
         """Keep an execution; those used longest ago make room."""
+        execution.arrived = {}
         self.put_back(Kept(execution, _slim(state, self._limit)))
 
     def put_back(self, kept: Kept) -> None:
