@@ -249,9 +249,10 @@ def as_document(rows: Rows) -> str:
 
 
 def _type(of: Field) -> TypeEngine[Any]:
-    if isinstance(of, Column):
-        return of.type
-    return of if isinstance(of, TypeEngine) else of()
+    type_ = of.type if isinstance(of, Column) else of
+    if isinstance(type_, Text):
+        return Text()  # whatever words a column may hold: that is for the column to see
+    return type_ if isinstance(type_, TypeEngine) else type_()
 
 
 def _in_document(type_: TypeEngine[Any]) -> TypeEngine[Any]:
