@@ -176,7 +176,7 @@ def expected(
         return None
     writes.merge(outcome_rows(ended, {}, {}))
     if mark is not None:
-        writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
+        writes.put(sql.MARK, {"w": mark.worker, "batch": mark.batch})
     if writes.released or not writes.rows.keys() <= set(sql.EXPECTED) or sql.twice(writes.rows):
         return None
     if not fit_into_one(writes.rows):
