@@ -42,6 +42,9 @@ def downgrade(schema: str | None) -> None:
         op.execute(f"DROP VIEW {_prefix(schema)}{view}")
     for table in ("workers", "signals", "futures", "coroutines", "states", "calls"):
         op.drop_table(table, schema=schema)
+    if _on_postgresql():
+        for word in _WORDS:
+            op.execute(f"DROP DOMAIN {_prefix(schema)}{word}")
 
 
 # ----------------------------------------------------------------------------------- what differs
@@ -63,6 +66,31 @@ def _types() -> _Types:
     if _on_postgresql():
         return _Types(postgresql.UUID(), postgresql.JSON(), postgresql.TIMESTAMP(timezone=True))
     return _Types(sa.Text(), sa.Text(), sa.BigInteger())
+
+
+_WORDS = (
+    *("calls_kind", "calls_phase", "calls_status", "calls_resolution"),
+    *("coroutines_kind", "coroutines_phase", "coroutines_status"),
+    *("futures_kind", "futures_resolution"),
+)
+
+
+def _word(name: str, words: str, schema: str | None) -> Any:
+    """One of these words: on PostgreSQL a type, which is created with its table."""
+    if not _on_postgresql():
+        return sa.Text()
+    return postgresql.DOMAIN(
+        name.removeprefix("ck_"),
+        sa.Text(),
+        schema=schema,
+        constraint_name=name,
+        check=sa.text(f"VALUE IN ({words})"),
+    )
+
+
+def _one_of(name: str, column: str, words: str) -> sa.CheckConstraint:
+    check = sa.CheckConstraint(f"{column} IN ({words})", name=name)
+    return check.ddl_if(dialect="sqlite")
 
 
 def _prefix(schema: str | None) -> str:
@@ -104,6 +132,11 @@ def _partial_index(
 
 # ----------------------------------------------------------------------------------------- tables
 
+_KINDS = "'function', 'timer', 'promise', 'signal'"
+_COROUTINE_KINDS = "'coroutine', 'all', 'any', 'race', 'task'"
+_FUTURE_KINDS = "'all', 'any', 'race', 'spawn', 'task'"
+_PHASES = "'queued', 'running', 'suspended', 'done'"
+_COROUTINE_PHASES = "'suspended', 'done'"
 _STATUSES = (
     "'UNSPECIFIED', 'OK', 'TIMEOUT', 'THROTTLED', 'INVALID_ARGUMENT', 'INVALID_RESPONSE',"
     " 'TEMPORARY_ERROR', 'PERMANENT_ERROR', 'INCOMPATIBLE_STATE', 'DNS_ERROR', 'TCP_ERROR',"
@@ -124,7 +157,7 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("root_id", types.id),
         sa.Column("parent_id", sa.Integer),
         sa.Column("serves", sa.Integer),
-        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("kind", _word("ck_calls_kind", _KINDS, schema), nullable=False),
         sa.Column("function", sa.Text, nullable=False),
         sa.Column("input", types.json, nullable=False),
         sa.Column("asked_function", sa.Text),
@@ -132,8 +165,8 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("options", types.json),
         sa.Column("key", sa.Text),
         sa.Column("token", sa.Text),
-        sa.Column("phase", sa.Text, nullable=False),
-        sa.Column("status", sa.Text),
+        sa.Column("phase", _word("ck_calls_phase", _PHASES, schema), nullable=False),
+        sa.Column("status", _word("ck_calls_status", _STATUSES, schema)),
         sa.Column("attempt", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("claim", sa.Integer, nullable=False, server_default=sa.text("0")),
         sa.Column("current_run", sa.Integer, nullable=False, server_default=sa.text("0")),
@@ -152,7 +185,7 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("created_round", sa.Integer),
         sa.Column("arrived", sa.BigInteger),
         sa.Column("delivered_round", sa.Integer),
-        sa.Column("resolution", sa.Text),
+        sa.Column("resolution", _word("ck_calls_resolution", _RESOLUTIONS, schema)),
         sa.Column("resolved_at", types.moment),
         sa.Column("decided_by", sa.Integer),
         sa.Column("source_file", sa.Text),
@@ -164,16 +197,10 @@ def _create_calls(schema: str | None, types: _Types) -> None:
         sa.Column("finished_at", types.moment),
         sa.PrimaryKeyConstraint("id", name="pk_calls"),
         _belongs_to_call("execution_id", "fk_calls_execution", schema),
-        sa.CheckConstraint(
-            "kind IN ('function', 'timer', 'promise', 'signal')", name="ck_calls_kind"
-        ),
-        sa.CheckConstraint(
-            "phase IN ('queued', 'running', 'suspended', 'done')", name="ck_calls_phase"
-        ),
-        sa.CheckConstraint(f"status IS NULL OR status IN ({_STATUSES})", name="ck_calls_status"),
-        sa.CheckConstraint(
-            f"resolution IS NULL OR resolution IN ({_RESOLUTIONS})", name="ck_calls_resolution"
-        ),
+        _one_of("ck_calls_kind", "kind", _KINDS),
+        _one_of("ck_calls_phase", "phase", _PHASES),
+        _one_of("ck_calls_status", "status", _STATUSES),
+        _one_of("ck_calls_resolution", "resolution", _RESOLUTIONS),
         sa.CheckConstraint("length(function) BETWEEN 1 AND 200", name="ck_calls_function"),
         sa.CheckConstraint(
             "attempt >= 0 AND claim >= 0 AND current_run >= 0", name="ck_calls_counters"
@@ -336,14 +363,14 @@ def _create_coroutines(schema: str | None, types: _Types) -> None:
         sa.Column("id", sa.Integer, nullable=False),
         sa.Column("parent_id", sa.Integer),
         sa.Column("serves", sa.Integer),
-        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("kind", _word("ck_coroutines_kind", _COROUTINE_KINDS, schema), nullable=False),
         sa.Column("function", sa.Text, nullable=False),
         sa.Column("input", types.json),
         sa.Column("fingerprint", sa.Text),
-        sa.Column("phase", sa.Text, nullable=False),
+        sa.Column("phase", _word("ck_coroutines_phase", _COROUTINE_PHASES, schema), nullable=False),
         sa.Column("cancelled", sa.Boolean, nullable=False, server_default=sa.text("false")),
         sa.Column("shielded", sa.Boolean, nullable=False, server_default=sa.text("false")),
-        sa.Column("status", sa.Text),
+        sa.Column("status", _word("ck_coroutines_status", _STATUSES, schema)),
         sa.Column("output", types.json),
         sa.Column("error_type", sa.Text),
         sa.Column("error_message", sa.Text),
@@ -352,13 +379,9 @@ def _create_coroutines(schema: str | None, types: _Types) -> None:
         sa.Column("finished_at", types.moment),
         sa.PrimaryKeyConstraint("execution_id", "run", "id", name="pk_coroutines"),
         _belongs_to_call("execution_id", "fk_coroutines_execution", schema),
-        sa.CheckConstraint(
-            "kind IN ('coroutine', 'all', 'any', 'race', 'task')", name="ck_coroutines_kind"
-        ),
-        sa.CheckConstraint("phase IN ('suspended', 'done')", name="ck_coroutines_phase"),
-        sa.CheckConstraint(
-            f"status IS NULL OR status IN ({_STATUSES})", name="ck_coroutines_status"
-        ),
+        _one_of("ck_coroutines_kind", "kind", _COROUTINE_KINDS),
+        _one_of("ck_coroutines_phase", "phase", _COROUTINE_PHASES),
+        _one_of("ck_coroutines_status", "status", _STATUSES),
         sa.CheckConstraint(
             "(id = 0) = (parent_id IS NULL) AND (parent_id IS NULL) = (serves IS NULL)"
             " AND (parent_id IS NULL OR parent_id < id)",
@@ -380,7 +403,7 @@ def _create_futures(schema: str | None, types: _Types) -> None:
         sa.Column("run", sa.Integer, nullable=False),
         sa.Column("coroutine_id", sa.Integer, nullable=False),
         sa.Column("seq", sa.Integer, nullable=False),
-        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("kind", _word("ck_futures_kind", _FUTURE_KINDS, schema), nullable=False),
         sa.Column("function", sa.Text, nullable=False),
         sa.Column("first_child", sa.Integer, nullable=False),
         sa.Column("children", sa.Integer, nullable=False),
@@ -390,7 +413,7 @@ def _create_futures(schema: str | None, types: _Types) -> None:
         sa.Column("max_concurrency", sa.Integer),
         sa.Column("cancel_losers", sa.Boolean, nullable=False),
         sa.Column("created_round", sa.Integer, nullable=False),
-        sa.Column("resolution", sa.Text),
+        sa.Column("resolution", _word("ck_futures_resolution", _RESOLUTIONS, schema)),
         sa.Column("decided_by", sa.Integer),
         sa.Column("source_file", sa.Text),
         sa.Column("source_line", sa.Integer),
@@ -399,12 +422,8 @@ def _create_futures(schema: str | None, types: _Types) -> None:
         sa.Column("resolved_at", types.moment),
         sa.PrimaryKeyConstraint("execution_id", "run", "coroutine_id", "seq", name="pk_futures"),
         _belongs_to_call("execution_id", "fk_futures_execution", schema),
-        sa.CheckConstraint(
-            "kind IN ('all', 'any', 'race', 'spawn', 'task')", name="ck_futures_kind"
-        ),
-        sa.CheckConstraint(
-            f"resolution IS NULL OR resolution IN ({_RESOLUTIONS})", name="ck_futures_resolution"
-        ),
+        _one_of("ck_futures_kind", "kind", _FUTURE_KINDS),
+        _one_of("ck_futures_resolution", "resolution", _RESOLUTIONS),
         sa.CheckConstraint("pending BETWEEN 0 AND children", name="ck_futures_pending"),
         sa.CheckConstraint("failed BETWEEN 0 AND children", name="ck_futures_failed"),
         sa.CheckConstraint(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 from weakref import WeakValueDictionary
@@ -26,7 +25,7 @@ from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
 from rowtine.store.calls import Accepted, NewCall
-from rowtine.store.notices import announce
+from rowtine.store.notices import announce, announce_calls
 from rowtine.store.outcomes import Settled, error_of, settled
 from rowtine.worker import Worker
 
@@ -170,7 +169,11 @@ class App(Shared):
             raise UsageError(f"{call!r} is not a call of a function: only those can be started")
         input = self.codec.encode_arguments(call.arguments)
         new = NewCall(clock.new_id(), call.function, input, call.options)
-        accepted = self._write("start", self.database.at_once, lambda c: calls.accept(c, new))
+        schema.check_once(self.database)
+        announced = partial(announce_calls, by=self.database.sender)
+        with self.database.at_once(announced) as connection:
+            accepted = calls.accept(connection, new)
+        self._wake_workers(rounds=False)
         if accepted.id != new.id:
             self._refuse_other_arguments(new, accepted)
         return Handle(self, accepted.id)
@@ -211,21 +214,16 @@ class App(Shared):
 
     def write(self, what: str, work: Callable[[Connection], T]) -> T:
         """One transaction from outside; then workers look for what is due, here and elsewhere."""
-        return self._write(what, self.database.writing, work)
-
-    def _write(
-        self,
-        what: str,
-        transaction: Callable[[Callable[[Connection], None]], AbstractContextManager[Connection]],
-        work: Callable[[Connection], T],
-    ) -> T:
         self._refuse_inside(what)
         schema.check_once(self.database)
-        with transaction(partial(announce, by=self.database.sender)) as connection:
+        with self.database.writing(partial(announce, by=self.database.sender)) as connection:
             done = work(connection)
-        for worker in self._workers:
-            worker.wake()
+        self._wake_workers(rounds=True)
         return done
+
+    def _wake_workers(self, *, rounds: bool) -> None:
+        for worker in self._workers:
+            worker.wake(rounds)
 
     def worker(self, *, probe: Probe = SILENT) -> Worker:
         """A worker for this app's functions; `start` it in a thread, or `run` it on a loop."""

@@ -191,11 +191,13 @@ def lift_constraints(connection: Connection) -> None:
     if sqlite:
         return
     checks = """
-        select conrelid::regclass, conname from pg_constraint
+        select case when contypid = 0 then 'table ' || conrelid::regclass
+                    else 'domain ' || contypid::regtype end, conname
+        from pg_constraint
         where contype = 'c' and connamespace = 'rowtine'::regnamespace
     """
-    for table, name in connection.execute(text(checks)).all():
-        connection.execute(text(f"alter table {table} drop constraint {name}"))
+    for what, name in connection.execute(text(checks)).all():
+        connection.execute(text(f"alter {what} drop constraint {name}"))
 
 
 CORRUPTIONS: dict[str, list[str]] = {

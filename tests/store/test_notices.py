@@ -38,11 +38,13 @@ class Ear:
     def __init__(self, url: str, wake: Callable[[], None] = lambda: None, **options: Any) -> None:
         self.database = Database(url, **options)
         self.woken: Queue[bool] = Queue()
+        self.rounds: list[bool] = []
         self.failures: list[int] = []
         self.listener = Listener(self.database, self.wake, self.pause)
         self._also = wake
 
-    def wake(self) -> None:
+    def wake(self, rounds: bool) -> None:
+        self.rounds.append(rounds)
         self.woken.put(self.listener.listening)
         self._also()
 
@@ -116,6 +118,22 @@ def test_a_start_wakes_who_listens_elsewhere(app: rowtine.App, postgresql_url: s
         app.start(rowtine.call("add", 1, 2))
 
         assert ear.hears()
+
+
+def test_a_start_makes_no_round_due_and_whatever_else_is_said_may(
+    app: rowtine.App, database: Database, postgresql_url: str
+) -> None:
+    with Ear(postgresql_url) as ear:
+        app.start(rowtine.call("add", 1, 2))
+        assert ear.hears()
+        notify(database)
+        assert ear.hears()
+        started = app.start(rowtine.call("add", 1, 2))
+        assert ear.hears()
+        started.cancel()
+        assert ear.hears()
+
+    assert ear.rounds[-4:] == [False, True, False, True]
 
 
 def test_every_write_from_outside_is_one_notice(app: rowtine.App, postgresql_url: str) -> None:

@@ -56,6 +56,13 @@ def _postgresql_facts(url: str, name: str) -> Iterator[str]:
         from pg_constraint
         where connamespace = cast(:name as text)::regnamespace and conrelid <> 0
         """,
+        """
+        select c.relname, conname, pg_get_constraintdef(d.oid), convalidated
+        from pg_constraint d
+        join pg_attribute a on a.atttypid = d.contypid and not a.attisdropped
+        join pg_class c on c.oid = a.attrelid and c.relkind = 'r'
+        where connamespace = cast(:name as text)::regnamespace
+        """,
         "select tablename, indexdef from pg_indexes where schemaname = :name",
     )
     with connect(url) as database:
@@ -121,6 +128,16 @@ def create_model(url: str, model: MetaData = metadata) -> None:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"create schema {SCHEMA}"))
         model.create_all(connection)
+
+
+def a_copy(model: MetaData) -> MetaData:
+    made = MetaData(schema=SCHEMA)
+    for table in model.sorted_tables:
+        copied = table.to_metadata(made)
+        for each in table.constraints:
+            if (condition := each._ddl_if) is not None:  # which to_metadata forgets
+                _named(copied, str(each.name)).ddl_if(dialect=condition.dialect)
+    return made
 
 
 # --------------------------------------------------------------------------- exactly the model
@@ -219,9 +236,7 @@ def test_the_comparison_sees(
     migrated_and_empty: tuple[str, str], plant: Callable[[Table], None], trace: str
 ) -> None:
     migrated, empty = migrated_and_empty
-    wrong = MetaData(schema=SCHEMA)
-    for table in metadata.sorted_tables:
-        table.to_metadata(wrong)
+    wrong = a_copy(metadata)
     plant(wrong.tables[f"{SCHEMA}.calls"])
 
     create_model(empty, wrong)
@@ -229,6 +244,21 @@ def test_the_comparison_sees(
     difference = catalog(migrated) ^ catalog(empty)
     assert difference
     assert all(re.search(rf"\b{trace}\b|\bcalls_{trace}_not_null\b", fact) for fact in difference)
+
+
+def test_the_comparison_sees_other_words(
+    migrated_and_empty: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrated, empty = migrated_and_empty
+    domain = calls.c.kind.type._variant_mapping["postgresql"]
+    monkeypatch.setattr(domain, "check", text("VALUE IN ('function')"))
+    monkeypatch.setattr(_named(calls, "ck_calls_kind"), "sqltext", text("kind IN ('function')"))
+
+    create_model(empty)
+
+    difference = catalog(migrated) ^ catalog(empty)
+    assert len(difference) == 2
+    assert all(re.search(r"\bck_calls_kind\b", fact) for fact in difference)
 
 
 def test_hot_tables_leave_room_on_their_pages_and_are_vacuumed_early(postgresql_url: str) -> None:

@@ -154,7 +154,7 @@ def commit(
     stopped = {id: call.withdrawn for id, call in locked.calls.items() if call.cancelling}
     writes.merge(outcome_rows(plain, counters, stopped | dict.fromkeys(lost, True)))
     if mark is not None:
-        writes.put(sql.MARK, w=mark.worker, batch=mark.batch)
+        writes.put(sql.MARK, {"w": mark.worker, "batch": mark.batch})
     at = writes.execute(connection)
     cancel_calls(connection, sorted(lost))
     _signals(connection, won, withdrawn, plain)
@@ -312,7 +312,7 @@ class Writes:
         self.waits: list[float] = []
         """Seconds until what is written is due, of all that is."""
 
-    def put(self, statement: Each, **row: Any) -> None:
+    def put(self, statement: Each, row: dict[str, Any]) -> None:
         self.rows.setdefault(statement, []).append(row)
 
     def merge(self, more: Mapping[Each, list[dict[str, Any]]]) -> None:
@@ -331,12 +331,12 @@ class Writes:
         if isinstance(output, Poll):
             self._state(round, output, number, arrived)
         else:
-            self.put(sql.STATE_DELETE, e=execution.id)
+            self.put(sql.STATE_DELETE, {"e": execution.id})
         self._taken(round, number)
         if output.changes is None:
-            self.put(sql.END_CALLS, **key, r=number)
-            self.put(sql.END_COROUTINES, **key)
-            self.put(sql.END_FUTURES, **key)
+            self.put(sql.END_CALLS, {**key, "r": number})
+            self.put(sql.END_COROUTINES, key)
+            self.put(sql.END_FUTURES, key)
         else:
             self._changes(round, key, output.changes, number)
 
@@ -348,23 +348,18 @@ class Writes:
             if outcome is None or how is None:
                 continue
             self.exits.pop(outcome.id, None)
-            self.put(
-                sql.HANDED,
-                id_=outcome.id,
-                **outcome.settled.columns(),
-                at=round.execution.now,
-                r=number,
-                how=how.value,
-            )
+            row = outcome.settled.columns()
+            row |= {"id_": outcome.id, "at": round.execution.now, "r": number, "how": how.value}
+            self.put(sql.HANDED, row)
 
     def _changes(self, round: Round, key: dict[str, Any], changes: Changes, number: int) -> None:
         for coroutine in changes.spawned:
             self._coroutine(key, coroutine)
         for id, result in changes.finished.items():
             columns = settled(result, self.codec).columns()
-            self.put(sql.COROUTINE_DONE, **key, c=id, **columns)
+            self.put(sql.COROUTINE_DONE, {**key, "c": id, **columns})
         for id in changes.cancelled:
-            self.put(sql.COROUTINE_CANCELLED, **_without_time(key), c=id)
+            self.put(sql.COROUTINE_CANCELLED, {**_without_time(key), "c": id})
         for change in changes.joins.values():
             self._join(key, change, number)
         for call in changes.calls:
@@ -374,16 +369,12 @@ class Writes:
                 continue
             known = round.execution.arrived.get(call_id)
             if known is not None and resolution not in WITHDRAWN:
-                self.put(sql.TAKEN, id_=known, at=key["at"], r=number, how=resolution.value)
+                row = {"id_": known, "at": key["at"], "r": number, "how": resolution.value}
+                self.put(sql.TAKEN, row)
                 continue
-            self.put(
-                sql.DELIVERED,
-                **key,
-                call=call_id,
-                r=number,
-                how=resolution.value,
-                timer=changes.timers.get(call_id),
-            )
+            how, timer = resolution.value, changes.timers.get(call_id)
+            row = {**key, "call": call_id, "r": number, "how": how, "timer": timer}
+            self.put(sql.DELIVERED, row)
         for (coroutine_id, seq), room in changes.released.items():
             row = {**_without_time(key), "c": coroutine_id, "s": seq, "room": room}
             self.released.append(row)
@@ -402,30 +393,24 @@ class Writes:
             "exit": exit_to_text(state.exit, self.codec),
         }
         if execution.seen_round is None:
-            self.put(
-                sql.STATE_INSERT,
-                **values,
-                wait=output.max_wait_seconds,
-                version=state.version,
-                seed=state.seed,
-                semantics=state.semantics,
-                run=execution.run,
-            )
-            self.put(sql.SUSPEND, e=execution.id)
+            values["wait"] = output.max_wait_seconds
+            values["version"] = state.version
+            values["seed"] = state.seed
+            values["semantics"] = state.semantics
+            values["run"] = execution.run
+            self.put(sql.STATE_INSERT, values)
+            self.put(sql.SUSPEND, {"e": execution.id})
         else:
             if execution.held:
-                self.put(sql.UNHOLD, e=execution.id)
+                self.put(sql.UNHOLD, {"e": execution.id})
             taken = arrived + sum(
                 how not in WITHDRAWN and call_id not in round.taken
                 for call_id, how in output.changes.delivered.items()
             )
-            self.put(
-                sql.STATE_UPDATE,
-                **values,
-                r=number,
-                taken=taken,
-                wait=self._wait(execution, output, taken),
-            )
+            values["r"] = number
+            values["taken"] = taken
+            values["wait"] = self._wait(execution, output, taken)
+            self.put(sql.STATE_UPDATE, values)
 
     def _wait(self, execution: Execution, output: Poll, taken: int) -> float | None:
         """Seconds until the next round is due: at once if enough has arrived meanwhile, or if the
@@ -456,18 +441,18 @@ class Writes:
         if continuation is not None:
             function, input = continuation.body.name, continuation.input
             code = fingerprint(continuation.body.func)
-        self.put(
-            sql.COROUTINE_INSERT,
+        row = {
             **key,
-            c=coroutine.id,
-            parent_id=coroutine.parent_id,
-            serves=coroutine.serves,
-            kind=coroutine.kind.value,
-            function=function,
-            input=None if coroutine.id == 0 else input,
-            shielded=coroutine.shielded,
-            fingerprint=code,
-        )
+            "c": coroutine.id,
+            "parent_id": coroutine.parent_id,
+            "serves": coroutine.serves,
+            "kind": coroutine.kind.value,
+            "function": function,
+            "input": None if coroutine.id == 0 else input,
+            "shielded": coroutine.shielded,
+            "fingerprint": code,
+        }
+        self.put(sql.COROUTINE_INSERT, row)
 
     def _join(self, key: dict[str, Any], change: JoinChange, number: int) -> None:
         row = {
@@ -480,21 +465,20 @@ class Writes:
             "decided_by": change.decided_by,
         }
         if not change.opened:
-            self.put(sql.FUTURE_UPDATE, **row)
+            self.put(sql.FUTURE_UPDATE, row)
             return
-        self.put(
-            sql.FUTURE_INSERT,
-            **row,
-            kind=change.kind.value,
-            function=change.function,
-            first_child=change.first_child,
-            children=change.children,
-            max_failures=change.max_failures,
-            max_concurrency=change.max_concurrency,
-            cancel_losers=change.cancel_losers,
-            r=number,
+        row |= {
+            "kind": change.kind.value,
+            "function": change.function,
+            "first_child": change.first_child,
+            "children": change.children,
+            "max_failures": change.max_failures,
+            "max_concurrency": change.max_concurrency,
+            "cancel_losers": change.cancel_losers,
+            "r": number,
             **_source(change),
-        )
+        }
+        self.put(sql.FUTURE_INSERT, row)
 
     def _call(self, round: Round, call: CallRequest, number: int) -> None:
         execution, id = round.execution, self._begins(round, call)
@@ -517,12 +501,14 @@ class Writes:
             **_source(call),
         }
         if call.cancelled:
-            self.put(sql.CALL_CANCELLED, **row)
+            self.put(sql.CALL_CANCELLED, row)
             return
         row |= {"parked": call.parked, **moment_values("deadline", call.options.deadline)}
         if round.begins is not None and id is not None:
             self.begun.add(id)
-            self.put(sql.CALL_BEGIN, **row, worker=round.begins.worker, lease=round.begins.lease)
+            row["worker"] = round.begins.worker
+            row["lease"] = round.begins.lease
+            self.put(sql.CALL_BEGIN, row)
         else:
             until, wait = self._due(call)
             if until is not None and execution.now is not None:
@@ -531,7 +517,9 @@ class Writes:
                 self.waits.append(wait)
             if call.kind is Kind.FUNCTION and wait is not None and wait <= 0:
                 self.queued.add(call.function)
-            self.put(sql.CALL_INSERT, **row, until=until, wait=wait)
+            row["until"] = until
+            row["wait"] = wait
+            self.put(sql.CALL_INSERT, row)
 
     def _begins(self, round: Round, call: CallRequest) -> str | None:
         """The id of a call that begins at once; None if it has to wait for its turn, or for what

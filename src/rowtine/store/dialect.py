@@ -234,7 +234,7 @@ def has_notices(bind: Engine | Connection) -> bool:
     return bind.dialect.name == POSTGRESQL
 
 
-def send_notice(connection: Connection, channel: str, by: str) -> None:
+def send_notice(connection: Connection, channel: str, about: str) -> None:
     """NOTIFY, for a connection without a transaction; DatabaseError if it did not go out.
 
     Sent past the cursor, which would have to be told to begin no transaction and back: 0.10 ms
@@ -243,7 +243,7 @@ def send_notice(connection: Connection, channel: str, by: str) -> None:
     waits for: what it commits has changed no row, so the server does not flush.
     """
     driver: Any = connection.connection.driver_connection
-    result = driver.pgconn.exec_(f"NOTIFY \"{channel}\", '{by}'".encode())
+    result = driver.pgconn.exec_(f"NOTIFY \"{channel}\", '{about}'".encode())
     if result.error_message:
         raise DatabaseError(result.error_message.decode(errors="replace").strip())
 

@@ -73,7 +73,7 @@ class Each(ABC):
     @cached_property
     def for_one(self) -> Prepared:
         """For one row, whose values are parameters."""
-        return Prepared(self._statement(_Parameters(self.types)))
+        return Prepared(self._statement(_Parameters(self.types, {})))
 
     @cached_property
     def for_all(self) -> Any:
@@ -91,6 +91,20 @@ class Each(ABC):
     def guarded(self, condition: ColumnElement[bool]) -> Any:
         """For all rows, or for none where the condition does not hold."""
         return self._from_all(self._document()).where(condition)
+
+    def alone(self, condition: ColumnElement[bool]) -> Any:
+        """For one row, whose values are parameters (`as_parameters`), or for none where the
+        condition does not hold."""
+        return self._statement(_Parameters(self.types, self._own)).where(condition)
+
+    def as_parameters(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of a row, by names that are only this write's."""
+        own = self._own
+        return {own[name]: value for name, value in row.items()}
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        return {name: f"{self.name}_{name}" for name in self.types}
 
     def _from_all(self, given: Given) -> Any:
         return self._statement(given)
@@ -120,13 +134,16 @@ class Insert(Each):
     def guarded(self, condition: ColumnElement[bool]) -> Any:
         return self._selected(self._document(), condition)
 
+    def alone(self, condition: ColumnElement[bool]) -> Any:
+        return self._selected(_Parameters(self.types, self._own), condition)
+
     def _from_all(self, given: Given) -> Any:
         return self._selected(given)
 
     def _selected(self, given: Given, *conditions: ColumnElement[bool]) -> Any:
         values = self._values(given)
         chosen = [_as(self._table.c[name], value) for name, value in values.items()]
-        rows = select(*chosen).select_from(given()).where(*conditions)
+        rows = select(*chosen).select_from(*given()).where(*conditions)
         return insert(self._table).from_select(list(values), rows)
 
 
@@ -232,9 +249,10 @@ def as_document(rows: Rows) -> str:
 
 
 def _type(of: Field) -> TypeEngine[Any]:
-    if isinstance(of, Column):
-        return of.type
-    return of if isinstance(of, TypeEngine) else of()
+    type_ = of.type if isinstance(of, Column) else of
+    if isinstance(type_, Text):
+        return Text()  # whatever words a column may hold: that is for the column to see
+    return type_ if isinstance(type_, TypeEngine) else type_()
 
 
 def _in_document(type_: TypeEngine[Any]) -> TypeEngine[Any]:
@@ -257,13 +275,17 @@ def _as(column: Column[Any], value: Any) -> ColumnElement[Any]:
 
 
 class _Parameters:
-    """One row, whose values are parameters of the statement."""
+    """One row, whose values are parameters of the statement: of the same names, or of others."""
 
-    def __init__(self, types: Mapping[str, TypeEngine[Any]]) -> None:
+    def __init__(self, types: Mapping[str, TypeEngine[Any]], names: Mapping[str, str]) -> None:
         self._types = types
+        self._names = names
+
+    def __call__(self) -> tuple[Any, ...]:
+        return ()
 
     def __getattr__(self, name: str) -> ColumnElement[Any]:
-        return bindparam(name, type_=self._types[name])
+        return bindparam(self._names.get(name, name), type_=self._types[name])
 
 
 class _Document:
@@ -273,8 +295,9 @@ class _Document:
         self._rows = rows
         self._types = types
 
-    def __call__(self) -> Any:
-        return self._rows
+    def __call__(self) -> tuple[Any, ...]:
+        """What it is selected from."""
+        return (self._rows,)
 
     def __getattr__(self, name: str) -> ColumnElement[Any]:
         found: ColumnElement[Any] = self._rows.c[name]

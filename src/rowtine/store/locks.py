@@ -26,6 +26,7 @@ from rowtine.store.types import among, as_text, now
 __all__ = [
     "LOCKED_CALLS",
     "LOCKED_STATES",
+    "QUIET",
     "Locked",
     "LockedCall",
     "LockedState",
@@ -33,6 +34,10 @@ __all__ = [
     "lock_calls",
     "lock_states",
 ]
+
+
+QUIET = and_(states.c.worker.is_(None), states.c.wake_at.is_(None))
+"""Whether nobody has seen to the next round of a state: it is neither due nor claimed."""
 
 
 class LockedState(NamedTuple):
@@ -82,7 +87,7 @@ _STATES = (
             "one"
         ),
         false().label("other"),
-        and_(states.c.worker.is_(None), states.c.wake_at.is_(None)).label("quiet"),
+        QUIET.label("quiet"),
     )
     .where(among(states.c.id, "states"))
     .order_by(states.c.id)

@@ -1,8 +1,8 @@
 """Notices: how one process tells the workers of others that something may be due.
 
-A notice says no more than "look", and nobody relies on it: it is sent after the commit that it is
-about, it may be lost, and what it would have told is found by the next poll. SQLite has none; there
-a listener never listens.
+A notice says no more than "look", or "look for calls", and nobody relies on it: it is sent after
+the commit that it is about, it may be lost, and what it would have told is found by the next poll.
+SQLite has none; there a listener never listens.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from rowtine.store.dialect import has_notices, open_listener, send_notice
 from rowtine.store.engine import Database
 from rowtine.store.tables import SCHEMA
 
-__all__ = ["Listener", "announce", "notify"]
+__all__ = ["Listener", "announce", "announce_calls", "notify"]
 
 log = logging.getLogger("rowtine")
+
+_CALLS = "calls"
+"""What is said where no round can be due: a claim of rounds that there are not takes a tenth of the
+time from a start to the body."""
 
 _PATIENCE = 5.0
 """Seconds within which a new listener hears its own notice; else it says so and sends another."""
@@ -37,7 +41,12 @@ def channel_of(schema: str) -> str:
     return name if len(name) <= 63 else f"rowtine_{hashlib.sha256(schema.encode()).hexdigest():.40}"
 
 
-def announce(connection: Connection, by: str = "") -> None:
+def announce_calls(connection: Connection, by: str = "") -> None:
+    """`announce`, about calls that have been started: rounds of executions there are none yet."""
+    announce(connection, by, about=_CALLS)
+
+
+def announce(connection: Connection, by: str = "", *, about: str = "") -> None:
     """Tell workers of other processes that something may be due. Takes the connection of the write
     after its commit (``database.writing(then=announce)``): a NOTIFY inside it would make all
     commits of the server wait for each other. Never fails: what was committed before it stands.
@@ -49,7 +58,7 @@ def announce(connection: Connection, by: str = "") -> None:
         return
     schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
     try:
-        send_notice(connection, channel_of(schema), by)
+        send_notice(connection, channel_of(schema), f"{about} {by}".strip())
     except Exception as error:
         log.debug("no notice was sent: %s", error)
         connection.invalidate()
@@ -68,7 +77,8 @@ def notify(database: Database) -> None:
 
 
 class Listener:
-    """Calls `wake` when a notice has come; once for all that came together.
+    """Calls `wake` when a notice has come; once for all that came together, and with whether rounds
+    may be due as well as calls.
 
     A thread with a connection of its own, which it opens again whenever it is lost; `pause` says
     how many seconds after the n-th failure in a row. What was sent meanwhile is lost, so `wake` is
@@ -77,7 +87,7 @@ class Listener:
     """
 
     def __init__(
-        self, database: Database, wake: Callable[[], None], pause: Callable[[int], float]
+        self, database: Database, wake: Callable[[bool], None], pause: Callable[[int], float]
     ) -> None:
         self._database = database
         self._wake = wake
@@ -124,7 +134,7 @@ class Listener:
                 finally:
                     was_listening, self._listening = self._listening, False
                 if was_listening and not self._ended.is_set():
-                    self._wake()
+                    self._wake(True)
                 self._ended.wait(self._pause(failures))
 
     def _listen(self, connection: Any, heard: socket.socket) -> None:
@@ -136,10 +146,11 @@ class Listener:
             selector.register(heard, selectors.EVENT_READ)
             while not self._ended.is_set():
                 ready = selector.select(None if self._listening else _PATIENCE)
-                if ready and (heard_of := list(connection.notifies(timeout=0))):
+                if ready and (told := [n.payload.split() for n in connection.notifies(timeout=0)]):
                     self._listening = True
-                    if any(notice.payload != self._database.sender for notice in heard_of):
-                        self._wake()
+                    news = [words for words in told if self._database.sender not in words]
+                    if news:
+                        self._wake(any(_CALLS not in words for words in news))
                 elif not ready:
                     self._complain()
                     notify(self._database)

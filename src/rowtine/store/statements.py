@@ -575,6 +575,15 @@ USUAL: tuple[tuple[Each, ...], ...] = (
 own is worth it; one for each combination would mean to compile and to plan many."""
 
 
+ALONE: tuple[tuple[Each, ...], ...] = (
+    *USUAL,
+    (STATE_INSERT, SUSPEND, COROUTINE_INSERT, CALL_BEGIN, MARK),
+    (STATE_DELETE, HANDED, COROUTINE_DONE, DONE, MARK),
+)
+"""What stands in a batch of one: a step, a call that ends, an execution's first round and its
+last."""
+
+
 def in_order(rows: Mapping[Each, Rows]) -> list[dict[Each, Rows]]:
     """The batches in which these are written."""
     together = TOGETHER if twice(rows) else _UNLESS_TWICE

@@ -156,15 +156,16 @@ class Worker:
         From any thread."""
         return self._commits()
 
-    def wake(self) -> None:
-        """There may be something to claim. From any thread."""
+    def wake(self, rounds: bool = True) -> None:
+        """There may be calls to claim, and `rounds`. From any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake_up)
+                loop.call_soon_threadsafe(self._wake_up, rounds)
 
-    def _wake_up(self) -> None:
-        self._more_calls = self._more_rounds = self._told = True
+    def _wake_up(self, rounds: bool) -> None:
+        self._more_calls = self._told = True
+        self._more_rounds |= rounds
         self._look_at = 0.0  # it may be due later
         self._wake.set()
 
