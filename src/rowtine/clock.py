@@ -18,14 +18,18 @@ monotonic = time.monotonic
 """Seconds, for measuring how long something took in this process."""
 
 
-class _Chance:
-    """Random hexadecimal digits of the system, asked for by the page: each time costs a system
-    call.
+class _Ids:
+    """Random hexadecimal digits of the system, and ids that are made with them.
 
-    Each digit is given out once; what a fork has copied is thrown away by the child.
+    Digits are asked for by the page, since each time costs a system call. Each is given out once;
+    what a fork has copied is thrown away by the child. Ids grow strictly within this process, also
+    when the clock goes back. (Order between processes is only as good as their clocks: nothing but
+    readability and the locality of the index depends on it.)
     """
 
     def __init__(self) -> None:
+        self._milliseconds = self._counter = 0
+        self._head = head_of(0)
         self.forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
@@ -36,35 +40,19 @@ class _Chance:
         self._at = 0
 
     def take(self, count: int) -> str:
+        """So many digits."""
         with self._lock:
-            at = self._at
-            if at + count > len(self._digits):
-                self._digits, at = os.urandom(4096).hex(), 0
-            self._at = end = at + count
-            return self._digits[at:end]
+            return self._take(count)
 
+    def _take(self, count: int) -> str:
+        at = self._at
+        if at + count > len(self._digits):
+            self._digits, at = os.urandom(4096).hex(), 0
+        self._at = end = at + count
+        return self._digits[at:end]
 
-_chance = _Chance()
-
-
-def jitter() -> float:
-    """A random number in [0, 1)."""
-    return int(_chance.take(12), 16) / (1 << 48)
-
-
-class _IdSource:
-    """Makes ids that grow strictly within this process, also when the clock goes back.
-
-    Order between processes is only as good as their clocks: nothing but readability and the
-    locality of the index depends on it.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._milliseconds = self._counter = 0
-        self._head = head_of(0)
-
-    def next(self, milliseconds: int, chance: str) -> str:
+    def next(self, milliseconds: int) -> str:
+        """The id of a moment, or of one just after the last."""
         with self._lock:
             if milliseconds > self._milliseconds:
                 self._milliseconds, self._counter = milliseconds, 0
@@ -74,17 +62,22 @@ class _IdSource:
                 self._head = head_of(self._milliseconds)
             else:
                 self._counter += 1
-            return uuid7(self._head, self._counter, chance)
+            return uuid7(self._head, self._counter, self._take(16))
 
 
-_ids = _IdSource()
+_ids = _Ids()
+
+
+def jitter() -> float:
+    """A random number in [0, 1)."""
+    return int(_ids.take(12), 16) / (1 << 48)
 
 
 def new_seed() -> str:
     """128 bits that nobody can guess: promises' tokens are drawn from them."""
-    return _chance.take(32)
+    return _ids.take(32)
 
 
 def new_id() -> str:
     """A new UUIDv7."""
-    return _ids.next(time.time_ns() // 1_000_000, _chance.take(16))
+    return _ids.next(time.time_ns() // 1_000_000)

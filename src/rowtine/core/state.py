@@ -109,17 +109,17 @@ class State:
         """One that a round may change."""
         return State(
             self.version,
-            dict(self.suspended),
-            list(self.ready),
+            self.suspended.copy(),
+            self.ready.copy(),
             self.next_coroutine_id,
             self.next_call_id,
-            list(self.prev_callers),
+            self.prev_callers.copy(),
             self.outstanding_calls,
-            dict(self.ended),
+            self.ended.copy(),
             self.seed,
             self.exit,
             self.semantics,
-            dict(self.callers),
+            self.callers.copy(),
         )
 
 
