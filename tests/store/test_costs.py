@@ -380,6 +380,39 @@ def test_a_start_without_a_key_is_one_statement(hand: Hand) -> None:
     assert sent.startswith("INSERT")
 
 
+@pytest.mark.parametrize("analyzed", [False, True])
+def test_the_last_round_of_a_journal_reads_each_entry_once(
+    postgresql_hand: Hand, analyzed: bool
+) -> None:
+    hand, length = postgresql_hand, 200
+    id = hand.start(Bodies.steps(length))
+    hand.round(id, Bodies.steps)
+    for _ in range(length - 1):
+        hand.answer("leaf", value=1)
+        hand.round(id, Bodies.steps)
+    hand.answer("leaf", value=1)
+    if analyzed:
+        with hand.app.database.writing() as connection:
+            connection.exec_driver_sql("ANALYZE")
+
+    with touched(hand.app.database.engine) as rows:
+        hand.round(id, Bodies.steps)
+
+    assert length <= sum(rows) < length + 25
+
+
+@pytest.mark.parametrize("function", ["bare", "wide", "promised"])
+def test_a_round_that_delivers_is_four_statements(postgresql_hand: Hand, function: str) -> None:
+    """Whose caller it is, the locks, the load and the writes."""
+    hand = postgresql_hand
+    id = suspended_with(hand, 100, 10, getattr(Bodies, function))
+
+    with counted(hand.app.database.engine) as sent:
+        hand.round(id, getattr(Bodies, function))
+
+    assert len(sent) == 4
+
+
 @pytest.mark.parametrize("function", ["bare", "wide", "promised"])
 def test_a_round_touches_as_many_rows_whatever_exists(postgresql_hand: Hand, function: str) -> None:
     hand, rows = postgresql_hand, {}

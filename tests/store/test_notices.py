@@ -136,6 +136,17 @@ def test_a_start_makes_no_round_due_and_whatever_else_is_said_may(
     assert ear.rounds[-4:] == [False, True, False, True]
 
 
+def test_a_start_wakes_nobody_who_has_been_told_already(postgresql_url: str) -> None:
+    with Ear(postgresql_url) as ear:
+        with ear.database.writing(lambda c: announce(c, by=ear.database.sender)):
+            pass
+        with ear.database.writing(announce):  # as a worker has, of calls that others are to take
+            pass
+
+        assert ear.hears()
+        assert ear.woken.empty()
+
+
 def test_every_write_from_outside_is_one_notice(app: rowtine.App, postgresql_url: str) -> None:
     def writes() -> None:
         handle = app.start(rowtine.call("add", 1, 2))

@@ -37,6 +37,9 @@ class Present:
         self.tasks = state.ended
         self.counted: set[int] = set()
         """Coroutines whose counters were asked for."""
+        self.watching: dict[int, set[int]] | None = None
+        """Who may wait for a task, by its id; under no id those that wait for the next of several.
+        None until somebody asks. Whoever waits for something else by now is still there."""
         self.watched: set[int] = set()
         """Coroutines whose waiters were asked for."""
         self.sought: set[int] = set()
@@ -81,6 +84,7 @@ class Present:
         here = self.suspended.get(coroutine.id)
         if here is None:
             self.suspended[coroutine.id] = coroutine
+            self.watch(coroutine)
         elif here.coroutine is None and coroutine.coroutine is not None:
             mine = self.own(here)
             mine.coroutine, mine.wait = coroutine.coroutine, coroutine.wait
@@ -159,11 +163,31 @@ class Present:
             self.watched |= ids
             for coroutine in await self.absent.waiters(sorted(ids)):
                 self.admit(coroutine)
-        return [
-            each
-            for each in list(self.suspended.values())
-            if each.wait is not None and each.wait.kind is Kind.TASK and id in each.members
-        ]
+        if self.watching is None:
+            self.watching = {}
+            for each in self.suspended.values():
+                self.watch(each)
+        may_wait = self.watching.get(id, set()) | self.watching.get(_SEVERAL, set())
+        if len(may_wait) > 1:  # in the order in which they were suspended
+            found = [each for each in self.suspended.values() if each.id in may_wait]
+        else:
+            found = [self.suspended[each] for each in may_wait if each in self.suspended]
+        return [each for each in found if _waits_for_task(each) and id in each.members]
+
+    def watch(self, coroutine: Coroutine) -> None:
+        """Note whom a coroutine waits for, if that is a task: most that end are nobody's, and to
+        look through everybody at the end of each would take as long as there are."""
+        if self.watching is not None and _waits_for_task(coroutine):
+            members = coroutine.members
+            task = members.start if len(members) == 1 else _SEVERAL
+            self.watching.setdefault(task, set()).add(coroutine.id)
+
+
+_SEVERAL = -1
+
+
+def _waits_for_task(coroutine: Coroutine) -> bool:
+    return coroutine.wait is not None and coroutine.wait.kind is Kind.TASK
 
 
 def _callers(suspended: Mapping[int, Coroutine]) -> dict[int, int]:

@@ -382,6 +382,7 @@ class Round:
         """Wait for the next of some tasks: a race between coroutines that are there already."""
         ids = coroutine.members = wait.children or range(0)
         coroutine.result = join_future(wait.kind, ids, set(ids) - wait.taken)
+        self.here.watch(coroutine)
         change = self._opened(coroutine, wait, ids, where)
         change.pending = len(ids) - len(wait.taken)
 
