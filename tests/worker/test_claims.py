@@ -271,3 +271,23 @@ def test_names_that_look_like_sql_are_names(
     assert app.run(odd(), timeout=60) == "odd"
     with connect(database_url) as database:
         assert database.query("select function from calls") == [(name,)]
+
+
+def test_a_worker_that_is_told_of_calls_all_the_time_sees_to_the_clock_too(
+    new_app: NewApp,
+) -> None:
+    """Who is told takes what there is before it looks; but not time and again."""
+    app = new_app()
+
+    @app.function(name="sleeper")
+    async def sleeper() -> str:
+        await rowtine.sleep(0.01)
+        return "woken"
+
+    def told_again(moment: str, _: str | None = None) -> None:
+        if moment == "claiming":
+            worker.wake()
+
+    worker = app.worker(probe=told_again)
+    with worker.start():
+        assert app.start(sleeper()).result(timeout=30) == "woken"

@@ -95,6 +95,8 @@ class Worker:
         """Whether there may be some to claim: the last claim took as many as it wanted, say."""
         self._told = False
         """Whether somebody said that there is something to claim."""
+        self._before_looking = False
+        """Whether the last claim was made without a look."""
         self._look_at = 0.0
         """When to look for what the clock has made due, by the clock of this process."""
         self._fired = 0
@@ -205,9 +207,11 @@ class Worker:
 
     async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
         """Take what fits, if there may be something."""
-        # Who was told that there is something takes it first, and looks what the clock has then.
-        see_to = False if self._told else await self._look(gateway)
+        # Who was told that there is something takes it first, and looks what the clock has then:
+        # the next time at the latest, however often it is told.
+        self._before_looking = self._told and not self._before_looking
         self._told = False
+        see_to = False if self._before_looking else await self._look(gateway)
         lease, version, functions = self.settings.lease, self.version, self._functions()
         for_calls = self._held.room() if self._more_calls else 0
         for_rounds = self._held.room_for_rounds() if self._more_rounds else 0
