@@ -684,3 +684,28 @@ def test_a_spare_task_is_nothing_that_a_loop_complains_about() -> None:
     gc.collect()
 
     assert complaints == []
+
+
+def test_a_task_that_went_on_is_no_garbage_when_it_has_ended() -> None:
+    async def body() -> None:
+        await asyncio.sleep(0)
+
+    def step(task: asyncio.Task[Any]) -> Any:
+        begun = eager.Begun(body())
+        begun.step(task)
+        return begun
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            task = eager.first(context(), step)
+            assert isinstance(task, asyncio.Task)
+            await task
+            there = weakref.ref(task)
+            del task
+            await asyncio.sleep(0)  # what has woken us is still held by the loop
+            assert there() is None
+        finally:
+            gc.enable()
+
+    assert on_a_loop(main) == []

@@ -270,6 +270,7 @@ class Spare(Coroutine[Any, Any, Any]):
         """Have the Task go on with what has begun in this context."""
         self._begun, self._context = begun, context
         self.task._log_destroy_pending = True  # type: ignore[attr-defined] # noqa: SLF001
+        del self.task  # which holds on to this: what is not a cycle needs no garbage collector
         if not self._woken.future.done():  # else the Task was cancelled, and is about to hear it
             self._woken.future.set_result(None)
 

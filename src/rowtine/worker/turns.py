@@ -49,7 +49,7 @@ class Turns:
         self._broken = broken
 
     def begin(self, turn: Turn) -> None:
-        """Take a turn, and those that follow when it is over."""
+        """Take a turn; the next one of its execution follows when it is over."""
         try:
             self._take(turn)
         except Exception as error:
