@@ -19,7 +19,6 @@ from rowtine.core.coroutine import (
 from rowtine.core.directives import Body
 from rowtine.core.ends import result_of
 from rowtine.core.exchange import (
-    CallRequest,
     Changes,
     Exit,
     Incompatible,
@@ -36,6 +35,7 @@ from rowtine.core.round import Round
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
 from rowtine.core.steps import (
     Running,
+    request_of,
     resolution_of,
     resumed,
     step_from,
@@ -177,28 +177,16 @@ class OneShotScheduler:
 
     def _called(self, main: Coroutine, step: Suspended, state: State, changes: Changes) -> Poll:
         """The main body waits for a call, and that is all."""
-        wait = step.wait
-        number = state.next_call_id
+        request = request_of(main, step.wait, step.where)
+        request.call_id = number = state.next_call_id
         main.result = CallFuture(call_id=number)
         state.suspended[0] = main
         state.next_call_id = number + 1
         state.callers[number] = 0
         state.prev_callers = [0]
         state.outstanding_calls = 1
-        request = CallRequest(
-            wait.function,
-            wait.input,
-            wait.kind,
-            0,
-            main.seq,
-            where=step.where,
-            options=wait.options,
-            token=wait.token,
-            call_id=number,
-        )
         changes.calls.append(request)
-        max_wait = self.polling.max_wait_seconds
-        return Poll(state, [request], 1, 1, max_wait, changes, native=list(step.native))
+        return self.polling.poll(state, changes, list(step.native))
 
     # -- the state
 
