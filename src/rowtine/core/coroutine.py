@@ -368,25 +368,13 @@ class _Replay:
         A journal is nearly all of such calls, and what a step of `Drive` asks at each of them has
         one answer here. Where it has not, nothing has happened yet, and `Drive` goes on.
         """
-        began = sys.get_asyncgen_hooks().firstiter  # as in `_advance`
-        sys.set_asyncgen_hooks(firstiter=None)
-        try:
-            while True:
-                self.running.replaying = self.at < len(self.feed)
-                value, error = outcome
-                try:
-                    awaited = coroutine.send(value) if error is None else coroutine.throw(error)
-                except StopIteration as stop:
-                    return Returned(stop.value)
-                except BaseException as raised:
-                    return Raised(raised)
-                entry = self._as_recorded(coroutine, awaited)
-                if entry is None:
-                    return awaited
-                _tell_time(entry, self.running)
-                outcome = _value(entry, self.codec)
-        finally:
-            sys.set_asyncgen_hooks(firstiter=began)
+        while True:
+            self.running.replaying = not self.over
+            awaited = _advance(coroutine, outcome)
+            if (entry := self._as_recorded(coroutine, awaited)) is None:
+                return awaited
+            _tell_time(entry, self.running)
+            outcome = _value(entry, self.codec)
 
     def _as_recorded(self, coroutine: NativeCoroutine[Any, Any, Any], awaited: Any) -> Entry | None:
         """The next entry, if it is plain that it is of the call that is awaited: then it is used

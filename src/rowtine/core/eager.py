@@ -236,7 +236,6 @@ class Spare(Coroutine[Any, Any, Any]):
     """
 
     __slots__ = (
-        "__weakref__",
         "_begun",
         "_context",
         "_references",
