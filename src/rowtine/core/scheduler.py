@@ -35,12 +35,12 @@ from rowtine.core.round import Round
 from rowtine.core.state import SEMANTICS, Coroutine, Loader, State
 from rowtine.core.steps import (
     Running,
+    body_of,
     request_of,
     resolution_of,
     resumed,
-    step_from,
+    start,
     wait_of,
-    waiting_again,
 )
 from rowtine.errors import IncompatibleState
 
@@ -128,17 +128,15 @@ class OneShotScheduler:
         waits for a call. Else that round has begun, and `run` goes on with it."""
         continuation = Continuation(body, input.arguments, began=input.now)
         frame = Frame(context, self.codec, 0, input.seed)
-        step = step_from(frame, continuation, None, self.codec)
-        here = frame.running
-        if not (here.asked or here.groups):
-            if isinstance(step, Returned | Raised):
-                return result_of(0, step, self.codec)
-            if isinstance(step, Suspended) and step.wait.kind in CALL_KINDS:
-                continuation.slot = Slot(frame)
-                main = Coroutine(0, None, continuation, wait=step.wait)
+        main = Running(Coroutine(0, None, continuation), frame, continuation, None)
+        start(main, self.codec)
+        if _is_plain(main):
+            if isinstance(main.step, Returned | Raised):
+                return result_of(0, main.step, self.codec)
+            if isinstance(main.step, Suspended) and main.step.wait.kind in CALL_KINDS:
                 state = State(self.version, next_coroutine_id=1, seed=input.seed)
-                return self._called(main, step, state, Changes(spawned=[main]))
-        return Running(Coroutine(0, None, continuation), frame, continuation, None, step)
+                return self._called(main, main.step, state, Changes(spawned=[main.coroutine]))
+        return main
 
     def resume(self, input: Input) -> Poll | Exit | Running | None:
         """Let the main body make its next step, where it is warm and nobody else has a part in the
@@ -153,34 +151,32 @@ class OneShotScheduler:
             return None
         continuation = main.coroutine
         frame = None if continuation is None else continuation.slot.take()
-        if continuation is None or frame is None:
+        if frame is None:
             return None
         (result,) = input.results
         how = resolution_of(result)
         entry = Entry(wait_of(main), how, result.value, result.error, input.now)
-        step = step_from(frame, continuation, entry, self.codec)
-        here = frame.running
-        if not (here.asked or here.groups):
-            changes = Changes({result.call_id: how})
-            if isinstance(step, Suspended) and step.wait.kind in CALL_KINDS:
-                after = state.copied()
-                after.outstanding_calls = 0
-                after.callers.pop(result.call_id, None)
-                coroutine = waiting_again(main, frame, entry, step.wait)
-                return self._called(coroutine, step, after, changes)
-            if isinstance(step, Returned | Raised):
-                changes.finished[0] = ended = result_of(0, step, self.codec)
-                return Exit(ended, changes)
         running = resumed(main.copied(), frame, entry)
-        running.step = step
+        start(running, self.codec)
+        if _is_plain(running):
+            changes = Changes({result.call_id: how})
+            if isinstance(running.step, Suspended) and running.step.wait.kind in CALL_KINDS:
+                after = state.copied()
+                after.callers.pop(result.call_id, None)
+                return self._called(running, running.step, after, changes)
+            if isinstance(running.step, Returned | Raised):
+                changes.finished[0] = ended = result_of(0, running.step, self.codec)
+                return Exit(ended, changes)
         return running
 
-    def _called(self, main: Coroutine, step: Suspended, state: State, changes: Changes) -> Poll:
+    def _called(self, main: Running, step: Suspended, state: State, changes: Changes) -> Poll:
         """The main body waits for a call, and that is all."""
-        request = request_of(main, step.wait, step.where)
+        coroutine = main.coroutine
+        request = request_of(coroutine, step.wait, step.where)
         request.call_id = number = state.next_call_id
-        main.result = CallFuture(call_id=number)
-        state.suspended[0] = main
+        coroutine.wait, coroutine.result = step.wait, CallFuture(call_id=number)
+        body_of(coroutine).slot = Slot(main.frame)
+        state.suspended[0] = coroutine
         state.next_call_id = number + 1
         state.callers[number] = 0
         state.prev_callers = [0]
@@ -206,6 +202,12 @@ class OneShotScheduler:
                 f"the state has engine semantics {state.semantics}, this is {SEMANTICS}"
             )
         return state.copied()
+
+
+def _is_plain(main: Running) -> bool:
+    """Whether a body has asked for nothing beside what its step came to."""
+    here = main.frame.running
+    return not (here.asked or here.groups)
 
 
 def _alone(input: Input, state: State) -> Coroutine | None:

@@ -33,11 +33,9 @@ __all__ = [
     "resolution_of",
     "resumed",
     "start",
-    "step_from",
     "step_of",
     "task_of",
     "wait_of",
-    "waiting_again",
 ]
 
 
@@ -68,30 +66,11 @@ def resumed(coroutine: Coroutine, frame: Frame, resolved: Entry | None) -> Runni
     return Running(coroutine, frame, continuation, resolved)
 
 
-def waiting_again(main: Coroutine, frame: Frame, resolved: Entry, wait: Wait) -> Coroutine:
-    """A body that has gone on with what its wait came to, and waits again: a coroutine of its own,
-    as a round's is."""
-    before = body_of(main)
-    journal = before.journal
-    if journal is not None:
-        journal = (*journal, resolved)
-    after = Continuation(before.body, before.input, journal, before.began, Slot(frame))
-    return Coroutine(
-        main.id, main.parent_id, after, None, main.kind, main.seq + 1, main.serves, wait,
-        main.members, main.cancelled, main.shielded, main.limited,
-    )  # fmt: skip
-
-
 def start(running: Running, codec: Codec) -> None:
     """Have a body make its step."""
-    running.step = step_from(running.frame, running.continuation, running.resolved, codec)
-
-
-def step_from(
-    frame: Frame, continuation: Continuation, resolved: Entry | None, codec: Codec
-) -> Step | asyncio.Task[Step]:
-    """The step that a body makes; its task, if it awaits natively."""
-    return eager.first(frame.context, Drive(frame, continuation, codec, resolved).begin)
+    frame = running.frame
+    drive = Drive(frame, running.continuation, codec, running.resolved)
+    running.step = eager.first(frame.context, drive.begin)
 
 
 def step_of(running: Running) -> Step | None:
