@@ -7,6 +7,7 @@ import contextvars
 import gc
 import weakref
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,6 +57,23 @@ def me() -> asyncio.Task[Any]:
     return task
 
 
+def over(task: asyncio.Task[Any]) -> bool:
+    """Whether a task from `start` is over, also before the event loop has heard of it."""
+    begun: object = task.get_coro()
+    return (isinstance(begun, eager.Begun) and begun.over) or task.done()
+
+
+def outcome(task: asyncio.Task[Any]) -> Any:
+    """What a task that is over came to, likewise: its value, or its error raised."""
+    begun: Any = task.get_coro()
+    if task.done() or not over(task):
+        return task.result()
+    if begun.error is not None:
+        task.add_done_callback(lambda task: task.cancelled() or task.exception())  # it is known
+        raise begun.error
+    return begun.value
+
+
 # ---------------------------------------------------------------------------------- the first step
 
 
@@ -63,10 +81,10 @@ def test_what_awaits_nothing_is_over_at_once() -> None:
     async def main() -> None:
         task = eager.start(returns(1))
 
-        assert eager.over(task)
-        assert eager.outcome(task) == 1
+        assert over(task)
+        assert outcome(task) == 1
         assert await task == 1
-        assert eager.outcome(task) == 1
+        assert outcome(task) == 1
 
     assert on_a_loop(main) == []
 
@@ -75,9 +93,9 @@ def test_an_error_of_the_first_step_is_the_task_s() -> None:
     async def main() -> None:
         task = eager.start(fails())
 
-        assert eager.over(task)
+        assert over(task)
         with pytest.raises(KeyError, match="first"):
-            eager.outcome(task)
+            outcome(task)
         with pytest.raises(KeyError, match="first"):
             await task
 
@@ -87,7 +105,7 @@ def test_an_error_of_the_first_step_is_the_task_s() -> None:
 def test_an_error_that_was_taken_is_not_reported_again() -> None:
     async def main() -> None:
         with pytest.raises(KeyError):
-            eager.outcome(eager.start(fails()))
+            outcome(eager.start(fails()))
         await sleeps(3)
 
     assert on_a_loop(main) == []
@@ -105,12 +123,12 @@ def test_what_awaits_natively_goes_on_with_the_loop() -> None:
     async def main() -> None:
         task = eager.start(sleeps(3))
 
-        assert not eager.over(task)
+        assert not over(task)
         with pytest.raises(asyncio.InvalidStateError):
-            eager.outcome(task)
+            outcome(task)
         assert await task == "slept"
-        assert eager.over(task)
-        assert eager.outcome(task) == "slept"
+        assert over(task)
+        assert outcome(task) == "slept"
 
     assert on_a_loop(main) == []
 
@@ -182,12 +200,12 @@ def test_the_current_task_is_the_one_that_is_given_out() -> None:
 def test_eager_starts_may_be_nested() -> None:
     async def nested(depth: int) -> int:
         task = me()
-        inner = 0 if depth == 0 else eager.outcome(eager.start(nested(depth - 1)))
+        inner = 0 if depth == 0 else outcome(eager.start(nested(depth - 1)))
         assert me() is task
         return inner + 1
 
     async def main() -> None:
-        assert eager.outcome(eager.start(nested(5))) == 6
+        assert outcome(eager.start(nested(5))) == 6
 
     assert on_a_loop(main) == []
 
@@ -200,7 +218,7 @@ def test_the_current_task_is_itself_again_after_an_error(error: type[BaseExcepti
     async def main() -> None:
         outer = me()
         with pytest.raises(error):
-            eager.outcome(eager.start(raises()))
+            outcome(eager.start(raises()))
         assert me() is outer
         await sleeps()
         assert me() is outer
@@ -233,7 +251,7 @@ def test_it_works_in_a_callback_of_the_loop() -> None:
     async def main() -> None:
         asyncio.get_running_loop().call_soon(callback)
         await sleeps()
-        assert [eager.over(task) for task in tasks] == [True, False]
+        assert [over(task) for task in tasks] == [True, False]
         assert await asyncio.gather(*tasks) == [1, "slept"]
 
     assert on_a_loop(main) == []
@@ -384,7 +402,7 @@ def test_a_cancel_after_the_end_comes_too_late() -> None:
         task = eager.start(returns(1))
         task.cancel()
 
-        assert eager.outcome(task) == 1
+        assert outcome(task) == 1
         assert await task == 1
 
     assert on_a_loop(main) == []
@@ -398,9 +416,9 @@ def test_one_that_cancels_itself_and_ends_is_cancelled() -> None:
     async def main() -> None:
         task = eager.start(stops())
 
-        assert eager.over(task)
+        assert over(task)
         with pytest.raises(asyncio.CancelledError):
-            eager.outcome(task)
+            outcome(task)
         await asyncio.wait([task])
         assert task.cancelled()
 
@@ -561,7 +579,7 @@ def steps_in_turn(*steps: Callable[[asyncio.Task[Any]], Any]) -> list[int]:
 
     async def main() -> None:
         for step in steps:
-            eager.first(context(), noted, step)
+            eager.first(context(), partial(noted, step))
             await asyncio.sleep(0)
 
     assert on_a_loop(main) == []

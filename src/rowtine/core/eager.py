@@ -22,13 +22,12 @@ from asyncio import (
 )
 from collections.abc import Callable, Coroutine
 from sys import getrefcount
-from typing import Any, TypeVar, TypeVarTuple, cast
+from typing import Any, TypeVar, cast
 from weakref import getweakrefcount
 
-__all__ = ["Begun", "begin", "first", "outcome", "over", "start"]
+__all__ = ["Begun", "begin", "first", "start"]
 
 T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 
 def start(
@@ -79,12 +78,10 @@ def begin(
 
 
 def first(
-    context: contextvars.Context,
-    step: Callable[[*Ts, asyncio.Task[Any]], T | Begun[T]],
-    *arguments: *Ts,
+    context: contextvars.Context, step: Callable[[asyncio.Task[Any]], T | Begun[T]]
 ) -> T | asyncio.Task[T]:
-    """Make a step in a context and in the name of a Task, which it is given last: what it came to;
-    or, if it gives back what has begun to await natively, the Task that goes on with that."""
+    """Make a step in a context and in the name of a Task, which it is given: what it came to; or,
+    if it gives back what has begun to await natively, the Task that goes on with that."""
     loop = asyncio.get_running_loop()
     spare, _spares.spare = _spares.spare, None
     if spare is None or spare.loop is not loop or not spare.is_as_new():
@@ -94,7 +91,7 @@ def first(
         _leave_task(loop, current)
     _enter_task(loop, task)
     try:
-        made: Any = context.run(step, *arguments, task)
+        made: Any = context.run(step, task)
     finally:
         _leave_task(loop, task)
         if current is not None:
@@ -104,30 +101,6 @@ def first(
         return cast(T, made)
     spare.go_on(made, context)
     return task
-
-
-def over(task: asyncio.Task[Any]) -> bool:
-    """Whether a task is over; of one from `start`, also before the event loop has heard of it."""
-    begun: object = task.get_coro()
-    return (isinstance(begun, Begun) and begun.over) or task.done()
-
-
-def outcome(task: asyncio.Task[T]) -> T:
-    """What a task that is over came to: its value, or its error raised."""
-    begun: Any = task.get_coro()
-    if task.done() or not (isinstance(begun, Begun) and begun.over):
-        return task.result()
-    if begun.error is not None:
-        task.add_done_callback(_is_known)
-        raise begun.error
-    value: T = begun.value
-    return value
-
-
-def _is_known(task: asyncio.Task[Any]) -> None:
-    """The error has been raised where it belongs: it is not one that "was never retrieved"."""
-    if not task.cancelled():
-        task.exception()
 
 
 class Begun(Coroutine[Any, Any, T]):

@@ -61,62 +61,55 @@ class Ends:
     def record(self, outcome: Outcome, seat: Seat | None) -> None:
         """Write an outcome, with the next round of its caller if that is warm here."""
         if self._handoff.offer(outcome, outcome, seat, self._told) is None:
-            self._record_alone(outcome)
+            self._commit_alone(outcome, partial(self._recorded, outcome.id))
 
     def record_last(self, round: Round, outcome: Outcome, then: Then) -> None:
         """Write the last round of an execution, likewise."""
 
-        def tell(end: End, written: bool | None) -> None:
-            if written is None:
-                self.commit(round, lambda held, _: over(held, end), partial(broken, end))
-            else:
-                over(written, end)
-
-        def over(held: bool, end: End | None) -> None:
-            if end is not None:
-                end.recorded(held)
-            if held:
+        def over(held: bool | Exception) -> None:
+            if held is True:
                 self._probe("committed", outcome.id)
                 self._is_written(outcome.id)
             then(held)
 
-        def broken(end: End | None, error: Exception) -> None:
-            if end is not None:
-                end.recorded(False)
-            then(error)
+        def told(end: End, written: bool | None) -> None:
+            if written is None:
+                self._commit_alone(round, over, end)
+            else:
+                over(written)
 
-        if self._handoff.offer(round, outcome, round.execution.seat, tell) is None:
-            self.commit(round, lambda held, _: over(held, None), partial(broken, None))
+        if self._handoff.offer(round, outcome, round.execution.seat, told) is None:
+            self._commit_alone(round, over)
 
     def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
         """Commit; what the database will not take becomes the error of its call."""
         self._gateway.commit(item, heard, partial(self._refused, item, heard, failed))
 
+    def _commit_alone(self, item: Round | Outcome, then: Then, end: End | None = None) -> None:
+        """Commit what no round takes along. Who has refused it as an `end` waits for what came of
+        it too."""
+
+        def told(held: bool | Exception) -> None:
+            if end is not None:
+                end.recorded(held is True)
+            then(held)
+
+        self.commit(item, lambda held, _: told(held), told)
+
     # -- outcomes
-
-    def _record_alone(self, outcome: Outcome, end: End | None = None) -> None:
-        """Write an outcome by itself; whoever refused its `end` waits for it."""
-
-        def heard(held: bool, _: object) -> None:
-            if end is not None:
-                end.recorded(held)
-            self._recorded(outcome.id, held)
-
-        def failed(error: Exception) -> None:
-            if end is not None:
-                end.recorded(False)
-            self._broken(outcome.id, error)
-
-        self.commit(outcome, heard, failed)
 
     def _told(self, end: End, written: bool | None) -> None:
         """An outcome was written with the round of its caller; or it was not, and is alone."""
+        id = end.outcome.id
         if written is None:
-            self._record_alone(end.outcome, end)
+            self._commit_alone(end.outcome, partial(self._recorded, id), end)
         else:
-            self._recorded(end.outcome.id, written)
+            self._recorded(id, written)
 
-    def _recorded(self, id: str, held: bool) -> None:
+    def _recorded(self, id: str, held: bool | Exception) -> None:
+        if isinstance(held, Exception):
+            self._broken(id, held)
+            return
         if held:
             self._probe("recorded", id)
         else:
