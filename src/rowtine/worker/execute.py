@@ -119,27 +119,24 @@ class Executor:
             case CoroutineResult():
                 self._record(claimed, function, begun)
             case Poll():
-                self._suspend(claimed, function, begun, clock.monotonic() - began)
+                native.report(function.name, begun.native)
+                self.probe("round", claimed.id)
+                self._suspend(_execution(claimed), begun, clock.monotonic() - began)
             case Running():
                 rest = self._first_round(claimed, function, input, begun)
                 context.run(self.spawn, claimed.id, rest)
 
-    def _suspend(
-        self, claimed: Claimed, function: Function[..., Any], output: Poll, seconds: float
-    ) -> None:
+    def _suspend(self, execution: Execution, output: Poll, seconds: float) -> None:
         """Write the first round of an execution."""
-        native.report(function.name, output.native)
-        self.probe("round", claimed.id)
-        self.held.committing.add(claimed.id)
+        self.held.committing.add(execution.id)
 
         def then(held: bool | Exception) -> None:
             if isinstance(held, Exception):
-                self.broken(claimed.id, held)
+                self.broken(execution.id, held)
             else:
-                self.spent.discard(claimed.id)
+                self.spent.discard(execution.id)
 
-        round = Round(_execution(claimed), output, None, seconds)
-        self.rounds.suspend(round, output, None, then)
+        self.rounds.suspend(Round(execution, output, None, seconds), output, None, then)
 
     async def _first_round(
         self,
@@ -153,9 +150,7 @@ class Executor:
         self.probe("round", execution.id)
         match output:
             case Poll():
-                self.held.committing.add(claimed.id)
-                await self.rounds.suspended(Round(execution, output, None, seconds), output)
-                self.spent.discard(claimed.id)
+                self._suspend(execution, output, seconds)
             case Exit():
                 self._record(claimed, function, output.result)
             case Incompatible():

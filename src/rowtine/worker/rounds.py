@@ -232,10 +232,6 @@ class Rounds:
 
         self._ends.commit(round, heard, failed)
 
-    async def suspended(self, round: Round, output: Poll) -> bool:
-        """`suspend`, for a first round, which is a task; whether its fence held."""
-        return await _heard(lambda then: self.suspend(round, output, None, then))
-
     def _suspended(
         self,
         round: Round,
