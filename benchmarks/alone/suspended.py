@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from sqlalchemy.orm import Session
 
 import rowtine
@@ -152,13 +152,17 @@ class RoundCost(Time):
 
 
 def cost_of_round(
-    engine: Engine, app: rowtine.App, function: Any, execution: str, min_results: int = 1
+    bind: Engine | Connection,
+    app: rowtine.App,
+    function: Any,
+    execution: str,
+    min_results: int = 1,
 ) -> RoundCost:
     """Run and commit one round of an execution that nothing of is in memory."""
     scheduler = rowtine.OneShotScheduler(
         function, version=app.version, poll_min_results=min_results
     )
-    with Session(engine) as session:
+    with Session(bind) as session:
         if session.get_bind().dialect.name == POSTGRESQL:
             # No worker is in a transaction while bodies run: minutes, with 100,000 children.
             session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))

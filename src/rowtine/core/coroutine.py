@@ -524,6 +524,16 @@ class Drive:
     def _go(self, outcome: _Outcome) -> Step | None:
         """Let the body run, up to its next wait that is not recorded, or to its end; None where it
         awaits natively."""
+        # A loop that ends closes the async generators that began on it. One in a suspended frame
+        # (the `async with` of a contextlib.asynccontextmanager) outlives the loop.
+        began = sys.get_asyncgen_hooks().firstiter
+        sys.set_asyncgen_hooks(firstiter=None)
+        try:
+            return self._on_and_on(outcome)
+        finally:
+            sys.set_asyncgen_hooks(firstiter=began)
+
+    def _on_and_on(self, outcome: _Outcome) -> Step | None:
         frame, codec = self._frame, self._codec
         running = frame.running
         coroutine: Any = frame.coroutine
@@ -589,18 +599,12 @@ _NOTHING: _Outcome = (None, None)
 def _advance(coroutine: NativeCoroutine[Any, Any, Any], outcome: _Outcome) -> Any:
     """Let a body run: to what it awaits next, or to its end."""
     value, error = outcome
-    # A loop that ends closes the async generators that began on it. One in a suspended frame
-    # (the `async with` of a contextlib.asynccontextmanager) outlives the loop.
-    began = sys.get_asyncgen_hooks().firstiter
-    sys.set_asyncgen_hooks(firstiter=None)
     try:
         return coroutine.send(value) if error is None else coroutine.throw(error)
     except StopIteration as stop:
         return Returned(stop.value)
     except BaseException as raised:
         return Raised(raised)
-    finally:
-        sys.set_asyncgen_hooks(firstiter=began)
 
 
 def _await_natively(
