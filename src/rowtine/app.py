@@ -25,7 +25,7 @@ from rowtine.probes import SILENT, Probe
 from rowtine.registry import Registry
 from rowtine.store import Connection, Database, calls, promises, schema, signals, stopping
 from rowtine.store.calls import Accepted, NewCall
-from rowtine.store.notices import announce, announce_calls
+from rowtine.store.notices import News, announce
 from rowtine.store.outcomes import Settled, error_of, settled
 from rowtine.worker import Worker
 
@@ -170,10 +170,11 @@ class App(Shared):
         input = self.codec.encode_arguments(call.arguments)
         new = NewCall(clock.new_id(), call.function, input, call.options)
         schema.check_once(self.database)
-        announced = partial(announce_calls, by=self.database.sender)
+        news = _news_of(new)
+        announced = partial(announce, news=news, by=self.database.sender)
         with self.database.at_once(announced) as connection:
             accepted = calls.accept(connection, new)
-        self._wake_workers(rounds=False)
+        self._wake_workers(news)
         if accepted.id != new.id:
             self._refuse_other_arguments(new, accepted)
         return Handle(self, accepted.id)
@@ -210,20 +211,21 @@ class App(Shared):
         self._answer("reject", token, settled(result, self.codec))
 
     def _answer(self, what: str, token: str, answer: Settled) -> None:
-        self.write(what, lambda connection: promises.answer(connection, token, answer))
+        self.write(what, lambda connection: promises.answer(connection, token, answer), News.ROUNDS)
 
-    def write(self, what: str, work: Callable[[Connection], T]) -> T:
+    def write(self, what: str, work: Callable[[Connection], T], news: News = News.ANYTHING) -> T:
         """One transaction from outside; then workers look for what is due, here and elsewhere."""
         self._refuse_inside(what)
         schema.check_once(self.database)
-        with self.database.writing(partial(announce, by=self.database.sender)) as connection:
+        announced = partial(announce, news=news, by=self.database.sender)
+        with self.database.writing(announced) as connection:
             done = work(connection)
-        self._wake_workers(rounds=True)
+        self._wake_workers(news)
         return done
 
-    def _wake_workers(self, *, rounds: bool) -> None:
+    def _wake_workers(self, news: News) -> None:
         for worker in self._workers:
-            worker.wake(rounds)
+            worker.wake(news)
 
     def worker(self, *, probe: Probe = SILENT) -> Worker:
         """A worker for this app's functions; `start` it in a thread, or `run` it on a loop."""
@@ -357,6 +359,7 @@ class Handle(Generic[R]):
         self._app.write(
             "signal",
             lambda connection: signals.send(connection, self.id, valid_name(name), payload),
+            News.ROUNDS,
         )
 
     def cancel(self, reason: str = "") -> bool:
@@ -407,3 +410,10 @@ class Handle(Generic[R]):
         if (error := error_of(settled)) is None:
             return cast(R, self._app.codec.decode(settled.output))
         raise self._app.codec.decode_error(error)
+
+
+def _news_of(new: NewCall) -> News:
+    """What a start brings about."""
+    if new.options.delay:
+        return News.LATER
+    return News.CALLS if new.options.deadline is None else News.CALLS | News.LATER

@@ -21,7 +21,7 @@ from acceptance.support import wait_until
 from databases import PostgresServer, connect, conninfo, query, start_kept_server
 from rowtine.store import Database, notices
 from rowtine.store.dialect import open_listener
-from rowtine.store.notices import Listener, announce, channel_of, notify
+from rowtine.store.notices import Listener, News, announce, channel_of, notify
 from rowtine.store.schema import migrate
 
 LONG = "a" * 62
@@ -38,13 +38,17 @@ class Ear:
     def __init__(self, url: str, wake: Callable[[], None] = lambda: None, **options: Any) -> None:
         self.database = Database(url, **options)
         self.woken: Queue[bool] = Queue()
-        self.rounds: list[bool] = []
+        self.news: list[News] = []
         self.failures: list[int] = []
         self.listener = Listener(self.database, self.wake, self.pause)
+        self.also(wake)
+
+    def also(self, wake: Callable[[], None]) -> None:
+        """Do this as well at each wake-up."""
         self._also = wake
 
-    def wake(self, rounds: bool) -> None:
-        self.rounds.append(rounds)
+    def wake(self, news: News) -> None:
+        self.news.append(news)
         self.woken.put(self.listener.listening)
         self._also()
 
@@ -120,20 +124,67 @@ def test_a_start_wakes_who_listens_elsewhere(app: rowtine.App, postgresql_url: s
         assert ear.hears()
 
 
-def test_a_start_makes_no_round_due_and_whatever_else_is_said_may(
+def test_a_notice_says_what_may_be_due(
     app: rowtine.App, database: Database, postgresql_url: str
 ) -> None:
+    @app.function
+    def add_later(x: int, y: int) -> int:
+        return x + y
+
+    heard: list[News] = []
     with Ear(postgresql_url) as ear:
-        app.start(rowtine.call("add", 1, 2))
+
+        def hears(write: Callable[[], object]) -> None:
+            write()
+            assert ear.hears()
+            heard.append(ear.news[-1])
+
+        started = app.start(add_later(1, 2))
         assert ear.hears()
+        hears(lambda: app.start(add_later(1, 2)))
+        hears(lambda: app.start(add_later.options(deadline=60)(1, 2)))
+        hears(lambda: app.start(add_later.options(delay=60)(1, 2)))
+        hears(lambda: started.signal("hurry"))
+        hears(started.cancel)
+        hears(lambda: notify(database))
+
+    assert heard == [
+        News.CALLS,
+        News.CALLS | News.LATER,
+        News.LATER,
+        News.ROUNDS,
+        News.ANYTHING,
+        News.ANYTHING,
+    ]
+
+
+def test_what_somebody_sends_by_hand_may_be_about_anything(postgresql_url: str) -> None:
+    with Ear(postgresql_url) as ear:
+        query(postgresql_url, "notify rowtine_rowtine, 'have a look'")
+
+        assert ear.hears()
+        assert ear.news[-1] is News.ANYTHING
+
+
+def test_news_that_come_together_are_told_together(database: Database, postgresql_url: str) -> None:
+    busy, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        busy.set()
+        go_on.wait(60)
+
+    with Ear(postgresql_url) as ear:
+        ear.also(work)
         notify(database)
+        assert busy.wait(60)
+        with database.writing() as connection:
+            announce(connection, News.CALLS)
+            announce(connection, News.LATER)
+        go_on.set()
         assert ear.hears()
-        started = app.start(rowtine.call("add", 1, 2))
-        assert ear.hears()
-        started.cancel()
         assert ear.hears()
 
-    assert ear.rounds[-4:] == [False, True, False, True]
+    assert ear.news[-1] == News.CALLS | News.LATER
 
 
 def test_a_start_wakes_nobody_who_has_been_told_already(postgresql_url: str) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -15,8 +16,9 @@ import rowtine
 from acceptance.support import rows, wait_until
 from databases import connect, query
 from rowtine.clock import new_id
-from rowtine.store import Database, calls
+from rowtine.store import Database, calls, rounds
 from rowtine.store.calls import Claimed, NewCall
+from rowtine.store.notices import Listener
 from store.by_hand import Hand
 
 NewApp = Callable[..., rowtine.App]
@@ -291,3 +293,46 @@ def test_a_worker_that_is_told_of_calls_all_the_time_sees_to_the_clock_too(
     worker = app.worker(probe=told_again)
     with worker.start():
         assert app.start(sleeper()).result(timeout=30) == "woken"
+
+
+def test_an_answer_costs_no_claim_of_calls_and_no_look(
+    new_app: NewApp, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In counts: what a worker is told of, and no more, is what it asks the database for."""
+    app = new_app(poll_interval=60)
+
+    @app.function(name="waiting")
+    async def waiting() -> int:
+        answer: int = await rowtine.signal("answer")
+        return answer
+
+    asked: list[str] = []
+    claim, claim_rounds, due = calls.claim, rounds.claim_rounds, calls.due
+
+    def counted(connection: Any, worker: Any, functions: Any, limit: int, lease: Any) -> Any:
+        asked.extend(["calls"] * (limit > 0))
+        return claim(connection, worker, functions, limit, lease)
+
+    def counted_rounds(
+        connection: Any, worker: Any, functions: Any, version: Any, limit: int, lease: Any
+    ) -> Any:
+        asked.extend(["rounds"] * (limit > 0))
+        return claim_rounds(connection, worker, functions, version, limit, lease)
+
+    def counted_look(connection: Any, functions: Any) -> Any:
+        asked.append("look")
+        return due(connection, functions)
+
+    # It wakes the worker once more as soon as it has heard itself.
+    monkeypatch.setattr(Listener, "start", lambda _: None)
+    monkeypatch.setattr(calls, "claim", counted)
+    monkeypatch.setattr(rounds, "claim_rounds", counted_rounds)
+    monkeypatch.setattr(calls, "due", counted_look)
+    handle = app.start(waiting())
+    with app.worker().start():
+        wait_until(lambda: query(database_url, "select 1 from calls where phase = 'suspended'"))
+        asked.clear()
+        handle.signal("answer", 7)
+        assert handle.result(timeout=60) == 7
+
+    assert asked == ["rounds"]

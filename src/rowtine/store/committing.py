@@ -157,8 +157,8 @@ def commit(
         writes.put(sql.MARK, {"w": mark.worker, "batch": mark.batch})
     at = writes.execute(connection)
     cancel_calls(connection, sorted(lost))
-    _signals(connection, won, withdrawn, plain)
-    waits = writes.seconds_until_due() if not lost else [0.0]
+    heard = _signals(connection, won, withdrawn, plain)
+    waits = [0.0] if lost or heard else writes.seconds_until_due()
     return Committed(held, recorded, at, writes.begun, min(waits, default=None), writes.queued)
 
 
@@ -201,8 +201,9 @@ def _signals(
     won: Sequence[Round],
     withdrawn: Mapping[str, Collection[str]],
     outcomes: Sequence[Outcome],
-) -> None:
-    """Queue again what was not heard, and give what is queued to who waits now."""
+) -> bool:
+    """Queue again what was not heard, and give what is queued to who waits now; whether there was
+    anything to give."""
     lost = [id for each in won for id in withdrawn.get(each.execution.id, ())]
     signals.put_back(connection, lost)
     signals.forget_run(connection, [o.id for o in outcomes if o.retry_in is not None])
@@ -215,7 +216,7 @@ def _signals(
             or any(call.kind is Kind.SIGNAL for call in round.output.calls)
         )
     ]
-    signals.match(connection, waiting)
+    return signals.match(connection, waiting)
 
 
 def _withdrawn(connection: Connection, rounds: Sequence[Round]) -> dict[str, list[str]]:
@@ -543,13 +544,12 @@ class Writes:
         return (limit, None) if isinstance(limit, datetime) else (None, limit)
 
     def seconds_until_due(self) -> list[float]:
-        """Of calls and rounds; signals that are heard make a round due, so waits for them do."""
+        """Of calls and rounds."""
         arrived = sql.ARRIVE in self.rows or self.released
         waits = [0.0] if arrived else []
         for each in (sql.STATE_INSERT, sql.STATE_UPDATE, sql.AGAIN, sql.TAIL):
             waits += [row["wait"] for row in self.rows.get(each, ()) if row["wait"] is not None]
-        signals = any(row["kind"] == Kind.SIGNAL for row in self.rows.get(sql.CALL_INSERT, ()))
-        return [*waits, *self.waits, *([0.0] if signals else [])]
+        return [*waits, *self.waits]
 
     def execute(self, connection: Connection) -> datetime:
         at = write(connection, *sql.in_order(self.rows))

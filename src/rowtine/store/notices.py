@@ -1,8 +1,8 @@
 """Notices: how one process tells the workers of others that something may be due.
 
-A notice says no more than "look", or "look for calls", and nobody relies on it: it is sent after
-the commit that it is about, it may be lost, and what it would have told is found by the next poll.
-SQLite has none; there a listener never listens.
+A notice says no more than where to look, and nobody relies on it: it is sent after the commit that
+it is about, it may be lost, and what it would have told is found by the next poll. SQLite has none;
+there a listener never listens.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
+from enum import Flag, auto
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from sqlalchemy import Connection, exc
@@ -22,13 +25,26 @@ from rowtine.store.dialect import has_notices, open_listener, send_notice
 from rowtine.store.engine import Database
 from rowtine.store.tables import SCHEMA
 
-__all__ = ["Listener", "announce", "announce_calls", "notify"]
+__all__ = ["Listener", "News", "announce", "notify"]
 
 log = logging.getLogger("rowtine")
 
-_CALLS = "calls"
-"""What is said where no round can be due: a claim of rounds that there are not takes a tenth of the
-time from a start to the body."""
+
+class News(Flag):
+    """What a write may have brought about. A worker that is told all of it looks three times, at
+    the price of a round for each look: most writes can say that two of them would be in vain."""
+
+    CALLS = auto()
+    """Calls are due."""
+    ROUNDS = auto()
+    """Rounds of executions are due."""
+    LATER = auto()
+    """Something is due at some time to come."""
+    ANYTHING = CALLS | ROUNDS | LATER
+
+
+_WORDS = {"calls": News.CALLS, "rounds": News.ROUNDS, "later": News.LATER}
+"""How a notice says so. One without any of them, sent by hand say, is of anything."""
 
 _PATIENCE = 5.0
 """Seconds within which a new listener hears its own notice; else it says so and sends another."""
@@ -41,13 +57,8 @@ def channel_of(schema: str) -> str:
     return name if len(name) <= 63 else f"rowtine_{hashlib.sha256(schema.encode()).hexdigest():.40}"
 
 
-def announce_calls(connection: Connection, by: str = "") -> None:
-    """`announce`, about calls that have been started: rounds of executions there are none yet."""
-    announce(connection, by, about=_CALLS)
-
-
-def announce(connection: Connection, by: str = "", *, about: str = "") -> None:
-    """Tell workers of other processes that something may be due. Takes the connection of the write
+def announce(connection: Connection, news: News = News.ANYTHING, by: str = "") -> None:
+    """Tell workers of other processes what may be due. Takes the connection of the write
     after its commit (``database.writing(then=announce)``): a NOTIFY inside it would make all
     commits of the server wait for each other. Never fails: what was committed before it stands.
 
@@ -58,7 +69,8 @@ def announce(connection: Connection, by: str = "", *, about: str = "") -> None:
         return
     schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
     try:
-        send_notice(connection, channel_of(schema), f"{about} {by}".strip())
+        words = [word for word, each in _WORDS.items() if each in news]
+        send_notice(connection, channel_of(schema), " ".join([*words, by]).strip())
     except Exception as error:
         log.debug("no notice was sent: %s", error)
         connection.invalidate()
@@ -77,8 +89,7 @@ def notify(database: Database) -> None:
 
 
 class Listener:
-    """Calls `wake` when a notice has come; once for all that came together, and with whether rounds
-    may be due as well as calls.
+    """Calls `wake` when a notice has come, with the news; once for all that came together.
 
     A thread with a connection of its own, which it opens again whenever it is lost; `pause` says
     how many seconds after the n-th failure in a row. What was sent meanwhile is lost, so `wake` is
@@ -87,7 +98,7 @@ class Listener:
     """
 
     def __init__(
-        self, database: Database, wake: Callable[[bool], None], pause: Callable[[int], float]
+        self, database: Database, wake: Callable[[News], None], pause: Callable[[int], float]
     ) -> None:
         self._database = database
         self._wake = wake
@@ -134,7 +145,7 @@ class Listener:
                 finally:
                     was_listening, self._listening = self._listening, False
                 if was_listening and not self._ended.is_set():
-                    self._wake(True)
+                    self._wake(News.ANYTHING)
                 self._ended.wait(self._pause(failures))
 
     def _listen(self, connection: Any, heard: socket.socket) -> None:
@@ -148,9 +159,9 @@ class Listener:
                 ready = selector.select(None if self._listening else _PATIENCE)
                 if ready and (told := [n.payload.split() for n in connection.notifies(timeout=0)]):
                     self._listening = True
-                    news = [words for words in told if self._database.sender not in words]
-                    if news:
-                        self._wake(any(_CALLS not in words for words in news))
+                    others = [words for words in told if self._database.sender not in words]
+                    if others:
+                        self._wake(reduce(or_, map(_meant, others)))
                 elif not ready:
                     self._complain()
                     notify(self._database)
@@ -161,3 +172,9 @@ class Listener:
                 "no notices get through, so workers poll: does a pooler stand before PostgreSQL?"
             )
         self._complained = True
+
+
+def _meant(words: list[str]) -> News:
+    """What a notice says."""
+    news = reduce(or_, [_WORDS[word] for word in words if word in _WORDS], News(0))
+    return news or News.ANYTHING

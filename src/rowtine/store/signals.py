@@ -50,11 +50,11 @@ def send(connection: Connection, execution_id: str, name: str, value: Payload) -
     match(connection, [execution_id])
 
 
-def match(connection: Connection, executions: Collection[str]) -> None:
-    """Give queued signals to the waits for them, the oldest to the oldest. The executions are
-    locked."""
+def match(connection: Connection, executions: Collection[str]) -> bool:
+    """Give queued signals to the waits for them, the oldest to the oldest; whether there were any,
+    which makes rounds due. The executions are locked."""
     if not executions:
-        return
+        return False
     waiting: dict[tuple[str, str], deque[tuple[str, int]]] = defaultdict(deque)
     waits = (
         select(calls.c.id, calls.c.execution_id, calls.c.function, calls.c.claim)
@@ -80,6 +80,7 @@ def match(connection: Connection, executions: Collection[str]) -> None:
         taken = [{"e": e, "n": number, "taker": outcome.id} for e, number, outcome in matched]
         connection.execute(_TAKE, taken)
         write_outcomes(connection, [outcome for _, _, outcome in matched])
+    return bool(matched)
 
 
 _OLDEST = (

@@ -36,7 +36,7 @@ from rowtine.store import (
 from rowtine.store.committing import Committed, Round
 from rowtine.store.each import moment
 from rowtine.store.expected import Expected, expected
-from rowtine.store.notices import announce
+from rowtine.store.notices import News, announce
 from rowtine.store.outcomes import Outcome
 from rowtine.worker.policy import backoff
 
@@ -238,7 +238,7 @@ class Committer:
 
         def tell(connection: Connection) -> None:
             if batch.done is not None and self._for_others(batch.done.queued):
-                announce(connection)
+                announce(connection, News.CALLS)
 
         with self._connection.writing(tell) as connection:
             if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
@@ -253,7 +253,7 @@ class Committer:
         with self._connection.at_once() as connection:
             made = plain.write(connection)
             if made is not None and self._for_others(made.queued):
-                announce(connection)
+                announce(connection, News.CALLS)
             return made
 
     def _on_the_loop(self, call: Callable[..., None], *args: Any) -> None:

@@ -36,7 +36,7 @@ from rowtine.store import (
 )
 from rowtine.store.calls import Claimed
 from rowtine.store.committing import Committed
-from rowtine.store.notices import Listener
+from rowtine.store.notices import Listener, News
 from rowtine.worker.committer import Commits
 from rowtine.worker.execute import Executor, Setup
 from rowtine.worker.gateway import Gateway
@@ -158,17 +158,19 @@ class Worker:
         From any thread."""
         return self._commits()
 
-    def wake(self, rounds: bool = True) -> None:
-        """There may be calls to claim, and `rounds`. From any thread."""
+    def wake(self, news: News = News.ANYTHING) -> None:
+        """Look for what may be due. From any thread."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
             with suppress(RuntimeError):
-                loop.call_soon_threadsafe(self._wake_up, rounds)
+                loop.call_soon_threadsafe(self._wake_up, news)
 
-    def _wake_up(self, rounds: bool) -> None:
-        self._more_calls = self._told = True
-        self._more_rounds |= rounds
-        self._look_at = 0.0  # it may be due later
+    def _wake_up(self, news: News) -> None:
+        self._told = True
+        self._more_calls |= News.CALLS in news
+        self._more_rounds |= News.ROUNDS in news
+        if News.LATER in news:
+            self._look_at = 0.0
         self._wake.set()
 
     def run_until_signalled(self) -> None:
