@@ -17,6 +17,7 @@ from rowtine.clock import new_id
 from rowtine.store import Writer
 from rowtine.store.committing import Begins, Committed, Round
 from rowtine.store.expected import Expected, expected
+from rowtine.store.notices import News
 from rowtine.store.outcomes import Outcome, Settled
 from rowtine.store.workers import Mark
 from store.by_hand import WORKER, Hand
@@ -75,7 +76,8 @@ def test_a_first_round_is_written_once(hand: Hand, postgresql_url: str) -> None:
     written = write(hand, batch(hand, rounds=[ran]))
 
     assert written is not None
-    assert (written.held, written.queued, written.due_in) == ([True], {"one"}, 0.0)
+    assert (written.held, written.queued, written.due_in) == ([True], {"one"}, None)
+    assert written.news == News.CALLS
     before = everything(postgresql_url)
     assert write(hand, batch(hand, rounds=[ran])) is None  # sent again: the fence has moved
     assert everything(postgresql_url) == before

@@ -363,7 +363,8 @@ class Due:
     late: bool
     """Calls whose deadline has passed."""
     next_in: float | None
-    """Seconds until the next of these calls, a timer or a round is due; None if there is none."""
+    """Seconds until the next of these calls, a timer, a round or a deadline is due; None if there
+    is none."""
 
 
 def due(connection: Connection, functions: Collection[str]) -> Due:
@@ -383,7 +384,9 @@ def _look(dialect: str) -> Prepared:
     function = select(calls.c.function).where(calls.c.id == states.c.id).scalar_subquery()
     woken = select(states.c.id).where(states.c.wake_at <= now(), among(function, "functions"))
     lapsed = select(calls.c.id).where(calls.c.worker.is_not(None), calls.c.lease_expires < now())
-    late = select(calls.c.id).where(calls.c.deadline <= now(), calls.c.finished_at.is_(None))
+    deadline, unfinished = calls.c.deadline, calls.c.finished_at.is_(None)
+    late = select(calls.c.id).where(deadline <= now(), unfinished)
+    next_late = select(func.min(deadline)).where(deadline > now(), unfinished).scalar_subquery()
     names = each_of(dialect, "functions")
     later = select(func.min(calls.c.due)).where(calls.c.due > now())
     next_of_each = later.where(_FOR_WORKERS, calls.c.function == names.c.value).correlate(names)
@@ -403,6 +406,7 @@ def _look(dialect: str) -> Prepared:
             (-seconds_since(next_call.scalar_subquery())).label("call_in"),
             (-seconds_since(next_clock)).label("clock_in"),
             (-seconds_since(next_round)).label("round_in"),
+            (-seconds_since(next_late)).label("late_in"),
         )
     )
 

@@ -39,6 +39,7 @@ from rowtine.store import statements as sql
 from rowtine.store.each import Each, write
 from rowtine.store.loading import Execution, exit_to_text
 from rowtine.store.locks import Locked, lock
+from rowtine.store.notices import News
 from rowtine.store.options import options_to_text
 from rowtine.store.outcomes import Outcome, settled
 from rowtine.store.recording import holds, outcome_rows
@@ -105,7 +106,9 @@ class Committed(NamedTuple):
     begun: set[str]
     """Calls that begin at once: `Begins`, but for those whose execution was told to stop."""
     due_in: float | None
-    """Seconds until the first thing is due of what was written and nobody has taken."""
+    """Seconds until the clock makes the first thing due of what was written."""
+    news: News
+    """What of it is due at once, and nobody has taken."""
     queued: set[str]
     """The functions of the calls that are due at once."""
 
@@ -157,9 +160,12 @@ def commit(
         writes.put(sql.MARK, {"w": mark.worker, "batch": mark.batch})
     at = writes.execute(connection)
     cancel_calls(connection, sorted(lost))
-    heard = _signals(connection, won, withdrawn, plain)
-    waits = [0.0] if lost or heard else writes.seconds_until_due()
-    return Committed(held, recorded, at, writes.begun, min(waits, default=None), writes.queued)
+    news = writes.news()
+    if lost:
+        news |= News.CALLS | News.ROUNDS
+    if _signals(connection, won, withdrawn, plain):
+        news |= News.ROUNDS
+    return Committed(held, recorded, at, writes.begun, writes.due_in(), news, writes.queued)
 
 
 def _needs_its_call(round: Round) -> bool:
@@ -297,6 +303,11 @@ def cancel_calls(connection: Connection, ids: Sequence[str]) -> None:
     )
 
 
+_CALLS_AGAIN = (sql.AGAIN, sql.TAIL)
+
+_ROUNDS = (sql.STATE_INSERT, sql.STATE_UPDATE)
+
+
 class Writes:
     """The rows of several rounds, gathered into one list a write."""
 
@@ -311,7 +322,7 @@ class Writes:
         self.begun: set[str] = set()
         self.queued: set[str] = set()
         self.waits: list[float] = []
-        """Seconds until what is written is due, of all that is."""
+        """Seconds until the clock makes calls due that are written."""
 
     def put(self, statement: Each, row: dict[str, Any]) -> None:
         self.rows.setdefault(statement, []).append(row)
@@ -505,6 +516,7 @@ class Writes:
             self.put(sql.CALL_CANCELLED, row)
             return
         row |= {"parked": call.parked, **moment_values("deadline", call.options.deadline)}
+        self._comes(execution, call.options.deadline)
         if round.begins is not None and id is not None:
             self.begun.add(id)
             row["worker"] = round.begins.worker
@@ -512,15 +524,20 @@ class Writes:
             self.put(sql.CALL_BEGIN, row)
         else:
             until, wait = self._due(call)
-            if until is not None and execution.now is not None:
-                self.waits.append((until - execution.now).total_seconds())
-            elif wait is not None:
-                self.waits.append(wait)
             if call.kind is Kind.FUNCTION and wait is not None and wait <= 0:
                 self.queued.add(call.function)
+            else:
+                self._comes(execution, until or wait)
             row["until"] = until
             row["wait"] = wait
             self.put(sql.CALL_INSERT, row)
+
+    def _comes(self, execution: Execution, at: datetime | float | None) -> None:
+        """At this moment, or in so many seconds, the clock has something to do."""
+        if isinstance(at, datetime):
+            at = None if execution.now is None else (at - execution.now).total_seconds()
+        if at is not None:
+            self.waits.append(at)
 
     def _begins(self, round: Round, call: CallRequest) -> str | None:
         """The id of a call that begins at once; None if it has to wait for its turn, or for what
@@ -543,13 +560,20 @@ class Writes:
                 limit = self.codec.decode_arguments(call.input).kwargs.get("timeout")
         return (limit, None) if isinstance(limit, datetime) else (None, limit)
 
-    def seconds_until_due(self) -> list[float]:
-        """Of calls and rounds."""
-        arrived = sql.ARRIVE in self.rows or self.released
-        waits = [0.0] if arrived else []
-        for each in (sql.STATE_INSERT, sql.STATE_UPDATE, sql.AGAIN, sql.TAIL):
-            waits += [row["wait"] for row in self.rows.get(each, ()) if row["wait"] is not None]
-        return [*waits, *self.waits]
+    def due_in(self) -> float | None:
+        """Seconds until the clock makes the first of it due."""
+        waits = [wait for wait in self._waits(*_CALLS_AGAIN, *_ROUNDS) if wait > 0]
+        return min([*waits, *self.waits], default=None)
+
+    def news(self) -> News:
+        """What of it is due at once."""
+        calls = self.queued or self.released or any(w <= 0 for w in self._waits(*_CALLS_AGAIN))
+        rounds = sql.ARRIVE in self.rows or any(wait <= 0 for wait in self._waits(*_ROUNDS))
+        return (News.CALLS if calls else News(0)) | (News.ROUNDS if rounds else News(0))
+
+    def _waits(self, *writes: Each) -> list[float]:
+        rows = [row["wait"] for each in writes for row in self.rows.get(each, ())]
+        return [wait for wait in rows if wait is not None]
 
     def execute(self, connection: Connection) -> datetime:
         at = write(connection, *sql.in_order(self.rows))

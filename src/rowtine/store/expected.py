@@ -98,7 +98,8 @@ class Expected:
             [True] * len(self._outcomes),
             at,
             writes.begun,
-            min(writes.seconds_until_due(), default=None),
+            writes.due_in(),
+            writes.news(),
             writes.queued,
         )
 

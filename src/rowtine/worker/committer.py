@@ -68,7 +68,7 @@ written), and the batch."""
 Failed = Callable[[Exception], None]
 """Is told why a round or an outcome cannot be written."""
 
-NOTHING_WRITTEN = Committed([], [], datetime.min.replace(tzinfo=UTC), set(), None, set())
+NOTHING_WRITTEN = Committed([], [], datetime.min.replace(tzinfo=UTC), set(), None, News(0), set())
 
 
 class _Intent(Struct, eq=False):

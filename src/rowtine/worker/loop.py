@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Coroutine
 from contextlib import suppress
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Self
 
@@ -196,12 +197,13 @@ class Worker:
         see to. A read, so that an idle worker writes nothing."""
         if clock.monotonic() < self._look_at:
             return False
+        self._look_at = inf  # what is said meanwhile may be too late for this look
         due = await gateway.read(lambda connection: calls.due(connection, self._functions()))
         interval = poll_wait(
             self.settings.poll_interval, clock.jitter(), told=self._listener.listening
         )
         left = interval if due.next_in is None else min(interval, due.next_in)
-        self._look_at = clock.monotonic() + left
+        self._look_at = min(self._look_at, clock.monotonic() + left)
         see_to = due.clocked or due.late or due.lost
         if due.work or see_to:
             self._more_calls = self._more_rounds = True
@@ -324,14 +326,14 @@ class Worker:
 
     def _heard(self, committed: Committed) -> None:
         """A batch was committed: is there more to do?"""
+        if committed.news:
+            self._more_calls |= News.CALLS in committed.news
+            self._more_rounds |= News.ROUNDS in committed.news
         if self._more_calls or self._more_rounds:
-            self._wake.set()  # what has ended has left its place
+            self._wake.set()  # also for what there was no room for: what has ended has left some
         if committed.due_in is None:
             return
-        if committed.due_in <= 0:
-            self._more_calls = self._more_rounds = True
-            self._wake.set()
-        elif (at := clock.monotonic() + committed.due_in) < self._look_at:
+        if (at := clock.monotonic() + committed.due_in) < self._look_at:
             self._look_at = at
             self._wake.set()
 
