@@ -103,9 +103,18 @@ def end_leases(url: str, pid: int | None = None) -> None:
         held = f"worker in (select id from workers where pid = {pid})"
     query(url, f"update calls set lease_expires = {past(url)} where {held}")
     query(url, f"update states set wake_at = {past(url)} where {held}")
+    _tell(url)
 
 
 def let_it_be_due(url: str, id: str | None = None) -> None:
     """Let the time pass for which calls (None: all) wait for the clock or for another attempt."""
     which = "" if id is None else f" and id = '{id}'"
     query(url, f"update calls set due = {past(url)} where due is not null{which}")
+    _tell(url)
+
+
+def _tell(url: str) -> None:
+    """Have the workers look, as whoever changes rows by hand should: where they hear notices, they
+    look by themselves every five seconds only."""
+    if url.startswith("postgresql"):
+        query(url, "notify rowtine_rowtine")
