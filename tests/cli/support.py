@@ -19,7 +19,7 @@ from datetime import date
 
 import rowtine
 
-app = rowtine.App(poll_interval=0.02)
+app = rowtine.App(poll_interval=0.02, grace=3600)
 another = rowtine.App()
 number = 7
 

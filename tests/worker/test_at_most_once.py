@@ -124,6 +124,7 @@ def test_a_caller_can_catch_it(database_url: str, new_app: NewApp) -> None:
         assert STARTED.wait(60)
         end_leases(database_url)
         assert "attempt 1 of 1" in handle.result(timeout=60)
+        LET_GO.set()
 
     assert RAN == [1]
 
