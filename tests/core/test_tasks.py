@@ -22,6 +22,7 @@ from rowtine import (
     spawn,
 )
 from rowtine.core import tasks
+from rowtine.core.coroutine import Continuation
 from rowtine.core.exchange import Input
 from rowtine.core.payload import Arguments
 from rowtine.core.scheduler import OneShotScheduler
@@ -423,3 +424,20 @@ def test_a_body_that_spawns_looks_through_what_it_has_spawned_before_once_in_a_w
         asyncio.run(spawning(2_000))
 
     assert 0 < len(looks) < 10 * 2_000
+
+
+def test_a_round_copies_the_journal_of_a_body_that_spawns_once_however_much_it_spawns() -> None:
+    copies: list[object] = []
+    slot: Any = Continuation.__dict__["journal"]
+
+    def replace(continuation: Continuation, journal: object) -> None:
+        copies.append(journal)
+        slot.__set__(continuation, journal)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Continuation, "journal", property(slot.__get__, replace))
+        asyncio.run(spawning(3))
+        of_few = len(copies)
+        asyncio.run(spawning(200))
+
+    assert 0 < of_few == len(copies) - of_few

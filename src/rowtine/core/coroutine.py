@@ -529,11 +529,11 @@ class Drive:
         began = sys.get_asyncgen_hooks().firstiter
         sys.set_asyncgen_hooks(firstiter=None)
         try:
-            return self._on_and_on(outcome)
+            return self._run(outcome)
         finally:
             sys.set_asyncgen_hooks(firstiter=began)
 
-    def _on_and_on(self, outcome: _Outcome) -> Step | None:
+    def _run(self, outcome: _Outcome) -> Step | None:
         frame, codec = self._frame, self._codec
         running = frame.running
         coroutine: Any = frame.coroutine

@@ -242,28 +242,31 @@ class Round:
         """Begin and stop members as the body has asked since its last wait, in that order."""
         asked, frame.running.asked = frame.running.asked, []
         place = self.places[coroutine.id]
+        spawned: list[Entry] = []
         for order, each in enumerate(asked, 1):
             if isinstance(each, Group):
-                await self._resolve_empty(self._spawn_group(coroutine, each))
+                ready, entry = self._spawn_group(coroutine, each)
+                spawned.append(entry)
+                await self._resolve_empty(ready)
             else:
                 ids = each.group.ids()[each.member : each.member + 1]
                 await self._cancel_all(await self.here.among(ids), self.places[coroutine.id])
             self.places[coroutine.id] = (*place, order)
+        if spawned and (journal := body_of(coroutine).journal) is not None:
+            # Once for all: there may be a hundred thousand.
+            body_of(coroutine).journal = (*journal, *spawned)
 
-    def _spawn_group(self, coroutine: Coroutine, group: Group) -> list[Coroutine]:
-        """Begin the members of a group: an entry of the journal that is resolved at once."""
+    def _spawn_group(self, coroutine: Coroutine, group: Group) -> tuple[list[Coroutine], Entry]:
+        """Begin the members of a group. Those of them that are ready, and its entry of the journal,
+        which is resolved at once."""
         wait: Wait = placed(group.wait)
         ids = self._allot(len(wait.members))
         group.first = ids.start
         change = self._opened(coroutine, wait, ids, None)
         change.pending, change.resolution = 0, Resolution.RESULT
-        continuation = body_of(coroutine)
-        if continuation.journal is not None:
-            entry = Entry(wait, Resolution.RESULT, ids.start)
-            continuation.journal = (*continuation.journal, entry)
         ready = self._begin_members(coroutine, wait, ids, None)
         coroutine.seq += 1
-        return ready
+        return ready, Entry(wait, Resolution.RESULT, ids.start)
 
     async def _stop_spawned(self, coroutine: Coroutine, frame: Frame) -> None:
         """A body has ended: what it has begun and not waited for is told to stop."""

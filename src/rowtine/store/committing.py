@@ -516,7 +516,7 @@ class Writes:
             self.put(sql.CALL_CANCELLED, row)
             return
         row |= {"parked": call.parked, **moment_values("deadline", call.options.deadline)}
-        self._comes(execution, call.options.deadline)
+        self._by_the_clock(execution, call.options.deadline)
         if round.begins is not None and id is not None:
             self.begun.add(id)
             row["worker"] = round.begins.worker
@@ -527,12 +527,12 @@ class Writes:
             if call.kind is Kind.FUNCTION and wait is not None and wait <= 0:
                 self.queued.add(call.function)
             else:
-                self._comes(execution, until or wait)
+                self._by_the_clock(execution, until or wait)
             row["until"] = until
             row["wait"] = wait
             self.put(sql.CALL_INSERT, row)
 
-    def _comes(self, execution: Execution, at: datetime | float | None) -> None:
+    def _by_the_clock(self, execution: Execution, at: datetime | float | None) -> None:
         """At this moment, or in so many seconds, the clock has something to do."""
         if isinstance(at, datetime):
             at = None if execution.now is None else (at - execution.now).total_seconds()
