@@ -15,8 +15,6 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from enum import Flag, auto
-from functools import reduce
-from operator import or_
 from typing import Any
 
 from sqlalchemy import Connection, exc
@@ -157,14 +155,23 @@ class Listener:
             selector.register(heard, selectors.EVENT_READ)
             while not self._ended.is_set():
                 ready = selector.select(None if self._listening else _PATIENCE)
-                if ready and (told := [n.payload.split() for n in connection.notifies(timeout=0)]):
+                told: list[list[str]] = []
+                if ready:
+                    told = [notice.payload.split() for notice in connection.notifies(timeout=0)]
+                if told:
                     self._listening = True
-                    others = [words for words in told if self._database.sender not in words]
-                    if others:
-                        self._wake(reduce(or_, map(_meant, others)))
+                    self._pass_on(told)
                 elif not ready:
                     self._complain()
                     notify(self._database)
+
+    def _pass_on(self, told: list[list[str]]) -> None:
+        news = News(0)
+        for words in told:
+            if self._database.sender not in words:
+                news |= _meant(words)
+        if news:
+            self._wake(news)
 
     def _complain(self) -> None:
         if not self._complained:
@@ -176,5 +183,7 @@ class Listener:
 
 def _meant(words: list[str]) -> News:
     """What a notice says."""
-    news = reduce(or_, [_WORDS[word] for word in words if word in _WORDS], News(0))
+    news = News(0)
+    for word in words:
+        news |= _WORDS.get(word, News(0))
     return news or News.ANYTHING
