@@ -252,9 +252,10 @@ class Round:
                 ids = each.group.ids()[each.member : each.member + 1]
                 await self._cancel_all(await self.here.among(ids), self.places[coroutine.id])
             self.places[coroutine.id] = (*place, order)
-        if spawned and (journal := body_of(coroutine).journal) is not None:
+        continuation = body_of(coroutine)
+        if spawned and continuation.journal is not None:
             # Once for all: there may be a hundred thousand.
-            body_of(coroutine).journal = (*journal, *spawned)
+            continuation.journal = (*continuation.journal, *spawned)
 
     def _spawn_group(self, coroutine: Coroutine, group: Group) -> tuple[list[Coroutine], Entry]:
         """Begin the members of a group. Those of them that are ready, and its entry of the journal,

@@ -168,11 +168,15 @@ class Worker:
 
     def _wake_up(self, news: News) -> None:
         self._told = True
-        self._more_calls |= News.CALLS in news
-        self._more_rounds |= News.ROUNDS in news
+        self._note(news)
         if News.LATER in news:
             self._look_at = 0.0
         self._wake.set()
+
+    def _note(self, news: News) -> None:
+        """Note what there is to claim."""
+        self._more_calls |= News.CALLS in news
+        self._more_rounds |= News.ROUNDS in news
 
     def run_until_signalled(self) -> None:
         """`run` in the main thread; SIGTERM and SIGINT stop it, a second one stops it at once."""
@@ -326,9 +330,7 @@ class Worker:
 
     def _heard(self, committed: Committed) -> None:
         """A batch was committed: is there more to do?"""
-        if committed.news:
-            self._more_calls |= News.CALLS in committed.news
-            self._more_rounds |= News.ROUNDS in committed.news
+        self._note(committed.news)
         if self._more_calls or self._more_rounds:
             self._wake.set()  # also for what there was no room for: what has ended has left some
         if committed.due_in is None:
