@@ -783,8 +783,9 @@ def test_an_idle_look_writes_nothing_and_is_one_statement(hand: Hand) -> None:
     watch = Watch(hand.app.database)
 
     with hand.app.database.reading() as connection:
-        assert not calls.due(connection, hand.app.registry.functions()).work
+        due = calls.due(connection, hand.app.registry.functions())
 
+    assert (due.calls, due.rounds) == (False, False)
     assert len(watch.statements) == 1
 
 

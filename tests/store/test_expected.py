@@ -105,6 +105,27 @@ def test_outcomes_of_roots_are_written_together_or_not_at_all(
     assert [phases[call.id] for call in claimed] == ["done", "running", "done"]
 
 
+def test_a_batch_compares_no_row_with_every_other(hand: Hand) -> None:
+    """Each fence is found by its key: a hundred of them cost no ten thousand comparisons."""
+    main = hand.app.registry.function("main")
+    ran = []
+    for x in range(3):
+        id = hand.start(rowtine.call("main", x))
+        hand.claim("main")
+        ran.append(hand.run(id, main))
+    sent: list[str] = []
+    event.listen(
+        hand.app.database.engine, "before_cursor_execute", lambda *seen: sent.append(seen[2])
+    )
+    assert write(hand, batch(hand, rounds=ran)) is not None
+    (statement,) = [each for each in sent if "json_to_recordset" in each]
+    with hand.app.database.reading() as connection:
+        driver: Any = connection.connection.driver_connection
+        asked = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement}"
+        ((plan,),) = driver.execute(asked, prepare=False).fetchall()
+    assert "Join Filter" not in str(plan)
+
+
 def test_who_was_told_to_stop_is_not_as_expected(hand: Hand, postgresql_url: str) -> None:
     id, ran = first_round(hand)
     hand.app.handle(id).cancel()

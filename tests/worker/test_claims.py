@@ -96,7 +96,7 @@ def test_what_is_not_due_yet_is_not_claimed(database_url: str) -> None:
 
         assert take(database, WORKERS[0], 9) == []
         with database.reading() as connection:
-            assert not calls.due(connection, ["f"]).work
+            assert not calls.due(connection, ["f"]).calls
 
 
 def test_a_claim_of_nothing_takes_nothing(database_url: str) -> None:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     func,
     literal_column,
     null,
-    or_,
     select,
     true,
     update,
@@ -354,8 +353,10 @@ def seat_of(
 class Due:
     """What a look finds that the clock has made due."""
 
-    work: bool
-    """Calls or rounds that can be claimed."""
+    calls: bool
+    """Calls that can be claimed."""
+    rounds: bool
+    """Rounds that can be claimed."""
     clocked: bool
     """Timers, and promises and waits for signals whose time is up."""
     lost: bool
@@ -371,10 +372,11 @@ def due(connection: Connection, functions: Collection[str]) -> Due:
     """Whether there is something to claim or to see to: one read, so that an idle worker writes
     nothing."""
     look = _look(connection.dialect.name)
-    work, clocked, lost, late, *waits = look.execute(connection, {"functions": functions}).one()
+    found = look.execute(connection, {"functions": functions}).one()
+    queued, woken, clocked, lost, late, *waits = found
     nexts = [seconds for seconds in waits if seconds is not None]
     next_in = max(0.0, min(nexts)) if nexts else None
-    return Due(bool(work), bool(clocked), bool(lost), bool(late), next_in)
+    return Due(bool(queued), bool(woken), bool(clocked), bool(lost), bool(late), next_in)
 
 
 @lru_cache
@@ -399,7 +401,8 @@ def _look(dialect: str) -> Prepared:
     )
     return Prepared(
         select(
-            or_(waiting.where(mine).exists(), woken.exists()).label("work"),
+            waiting.where(mine).exists().label("calls"),
+            woken.exists().label("rounds"),
             waiting.where(CLOCKED).exists().label("clocked"),
             lapsed.exists().label("lost"),
             late.exists().label("late"),

@@ -42,12 +42,14 @@ __all__ = [
     "Delete",
     "Each",
     "Field",
+    "Given",
     "Insert",
     "Update",
     "as_document",
     "fit_into_one",
     "in_document",
     "moment",
+    "parameters",
     "write",
 ]
 
@@ -73,7 +75,7 @@ class Each(ABC):
     @cached_property
     def for_one(self) -> Prepared:
         """For one row, whose values are parameters."""
-        return Prepared(self._statement(_Parameters(self.types, {})))
+        return Prepared(self._statement(parameters(self.types)))
 
     @cached_property
     def for_all(self) -> Any:
@@ -258,6 +260,11 @@ def _type(of: Field) -> TypeEngine[Any]:
 def _in_document(type_: TypeEngine[Any]) -> TypeEngine[Any]:
     # Payloads are strings in the document, and so come out byte for byte.
     return Text() if isinstance(type_, JsonText) else type_
+
+
+def parameters(types: Mapping[str, TypeEngine[Any]]) -> Given:
+    """One row, whose values are parameters of these names and types."""
+    return _Parameters(types, {})
 
 
 def in_document(parameter: str, *columns: Any) -> Any:

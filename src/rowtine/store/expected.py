@@ -12,15 +12,16 @@ has seen a row is most of what it costs there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import (
     Connection,
     Integer,
-    Text,
     and_,
     bindparam,
     column,
@@ -30,14 +31,21 @@ from sqlalchemy import (
     select,
     true,
 )
+from sqlalchemy.types import TypeEngine
 
 from rowtine.core.exchange import Exit, Poll
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Kind, Phase
 from rowtine.store import statements as sql
 from rowtine.store.committing import Committed, Round, Writes
-from rowtine.store.each import Each, as_document, fit_into_one, in_document
-from rowtine.store.locks import LOCKED_CALLS, LOCKED_STATES, QUIET
+from rowtine.store.each import (
+    Each,
+    Given,
+    as_document,
+    fit_into_one,
+    in_document,
+    parameters,
+)
 from rowtine.store.outcomes import Outcome
 from rowtine.store.prepared import Prepared
 from rowtine.store.recording import outcome_rows
@@ -145,15 +153,13 @@ class _Fences(NamedTuple):
         return values
 
     def documents(self) -> dict[str, Any]:
-        """For `_guarded`."""
+        """For `_guarded`, which locks in this order."""
         return {
-            "states": [state["f"] for state in self.states],
-            "calls": self.claims,
-            "roots": self.roots,
-            "fenced_states": as_document(self.states),
-            "fenced_calls": as_document(
-                [{"f": id, "claim": self.claims[id]} for id in self.claims]
+            "states": as_document(sorted(self.states, key=itemgetter("f"))),
+            "calls": as_document(
+                [{"call": id, "claim": self.claims[id]} for id in sorted(self.claims)]
             ),
+            "roots": self.roots,
             "how_many_states": len(self.states),
             "how_many_calls": len(self.claims),
         }
@@ -203,37 +209,15 @@ def _is_simple(round: Round) -> bool:
 @lru_cache(maxsize=1024)
 def _guarded(chosen: tuple[Each, ...]) -> Prepared:
     """The statement that makes all of these writes if the fences hold: whether they did, and when
-    that was."""
-    id, run, round = column("f", Text()), column("run", Integer()), column("round", Integer())
-    fence = in_document("fenced_states", id, run, round)
-    claim = in_document("fenced_calls", column("f", Text()), column("claim", Integer()))
-    states = (
-        select(func.count())
-        .select_from(LOCKED_STATES.join(fence, LOCKED_STATES.c.id == fence.c.f))
-        .where(
-            LOCKED_STATES.c.run == fence.c.run,
-            LOCKED_STATES.c.round == fence.c.round,
-            LOCKED_STATES.c.arrived == LOCKED_STATES.c.delivered,
-            LOCKED_STATES.c.quiet,
-        )
-        .scalar_subquery()
-    )
-    claims = (
-        select(func.count())
-        .select_from(LOCKED_CALLS.join(claim, LOCKED_CALLS.c.id == claim.c.f))
-        .where(
-            LOCKED_CALLS.c.phase == Phase.RUNNING.value,
-            LOCKED_CALLS.c.round == claim.c.claim,
-            ~LOCKED_CALLS.c.one,
-        )
-        .scalar_subquery()
-    )
+    that was. It locks the states before the calls, each by id."""
+    held_states = _counted("states", _FENCED_STATE, _state_holds)
+    held_calls = _counted("calls", _FENCED_CALL, _call_holds)
     told = exists(select(calls.c.id).where(among(calls.c.id, "roots"), calls.c.cancelling))
     fences = (
         select(
             and_(
-                states == bindparam("how_many_states", type_=Integer()),
-                claims == bindparam("how_many_calls", type_=Integer()),
+                held_states == bindparam("how_many_states", type_=Integer()),
+                held_calls == bindparam("how_many_calls", type_=Integer()),
                 ~told,
             ).label("hold")
         )
@@ -244,6 +228,43 @@ def _guarded(chosen: tuple[Each, ...]) -> Prepared:
     return _whole(hold, {each: each.guarded(hold) for each in chosen})
 
 
+_FENCED_STATE: dict[str, TypeEngine[Any]] = {"f": Id(), "run": Integer(), "round": Integer()}
+
+_FENCED_CALL: dict[str, TypeEngine[Any]] = {"call": Id(), "claim": Integer()}
+
+
+def _state_holds(fence: Given) -> tuple[Any, ...]:
+    return (
+        states.c.id == fence.f,
+        states.c.run == fence.run,
+        states.c.round == fence.round,
+        states.c.arrived == states.c.delivered,
+        # Nobody has seen to its next round: it is neither due nor claimed.
+        states.c.worker.is_(None),
+        states.c.wake_at.is_(None),
+    )
+
+
+def _call_holds(fence: Given) -> tuple[Any, ...]:
+    return (
+        calls.c.id == fence.call,
+        calls.c.phase == literal_column(f"'{Phase.RUNNING.value}'"),
+        calls.c.claim == fence.claim,
+        ~calls.c.cancelling,
+    )
+
+
+def _counted(name: str, fence: Mapping[str, Any], holds: Callable[[Given], Any]) -> Any:
+    """How many of the rows of a document are as it says, and locked from now on, in its order.
+
+    One for each: a join may begin at the table, and go through all of it for a batch.
+    """
+    document = in_document(name, *itertools.starmap(column, fence.items()))
+    row = select(true().label("holds")).where(*holds(document.c)).correlate(document)
+    locked = row.with_for_update(key_share=True).lateral(f"locked_{name}")
+    return select(func.count()).select_from(document.join(locked, true())).scalar_subquery()
+
+
 _ALONE = {frozenset(chosen): chosen for chosen in sql.ALONE}
 
 
@@ -251,21 +272,9 @@ _ALONE = {frozenset(chosen): chosen for chosen in sql.ALONE}
 def _guarded_alone(chosen: tuple[Each, ...], state: bool, root: bool) -> Prepared:
     """The statement that makes one of each of these writes if the fences hold: that of one call,
     and those of a state and of a root if there are any. It locks the state before the call."""
-    of_call: list[Any] = [
-        calls.c.id == bindparam("call", type_=Id()),
-        calls.c.phase == literal_column(f"'{Phase.RUNNING.value}'"),
-        calls.c.claim == bindparam("claim", type_=Integer()),
-        ~calls.c.cancelling,
-    ]
+    of_call = [*_call_holds(parameters(_FENCED_CALL))]
     if state:
-        of_state = (
-            states.c.id == bindparam("f", type_=Id()),
-            states.c.run == bindparam("run", type_=Integer()),
-            states.c.round == bindparam("round", type_=Integer()),
-            states.c.arrived == states.c.delivered,
-            QUIET,
-        )
-        of_call.append(_locked("state", *of_state))
+        of_call.append(_locked("state", *_state_holds(parameters(_FENCED_STATE))))
     if root:
         above = calls.alias()
         told = above.c.id == bindparam("root", type_=Id()), above.c.cancelling

@@ -9,7 +9,6 @@ from sqlalchemy import (
     CTE,
     Connection,
     Select,
-    and_,
     false,
     func,
     literal,
@@ -24,9 +23,6 @@ from rowtine.store.tables import calls, states
 from rowtine.store.types import among, as_text, now
 
 __all__ = [
-    "LOCKED_CALLS",
-    "LOCKED_STATES",
-    "QUIET",
     "Locked",
     "LockedCall",
     "LockedState",
@@ -34,10 +30,6 @@ __all__ = [
     "lock_calls",
     "lock_states",
 ]
-
-
-QUIET = and_(states.c.worker.is_(None), states.c.wake_at.is_(None))
-"""Whether nobody has seen to the next round of a state: it is neither due nor claimed."""
 
 
 class LockedState(NamedTuple):
@@ -87,7 +79,6 @@ _STATES = (
             "one"
         ),
         false().label("other"),
-        QUIET.label("quiet"),
     )
     .where(among(states.c.id, "states"))
     .order_by(states.c.id)
@@ -115,9 +106,6 @@ def _locked(rows: Select[*tuple[Any, ...]], name: str, *, skip: bool = False) ->
     return locking.cte(name).prefix_with("MATERIALIZED")
 
 
-LOCKED_STATES = _locked(_STATES, "locked_states")
-LOCKED_CALLS = _locked(_CALLS, "locked_calls")
-
 _ROOTS = select(
     literal("root").label("what"),
     as_text(calls.c.id).label("id"),
@@ -130,11 +118,10 @@ _ROOTS = select(
 
 def _lock(states: CTE, calls: CTE) -> Prepared:
     # An Append runs its parts one after the other: the states are locked before the calls.
-    states_too = [each for each in states.c if each.name != "quiet"]
-    return Prepared(union_all(select(*states_too), select(calls), _ROOTS))
+    return Prepared(union_all(select(states), select(calls), _ROOTS))
 
 
-_LOCK = _lock(LOCKED_STATES, LOCKED_CALLS)
+_LOCK = _lock(_locked(_STATES, "locked_states"), _locked(_CALLS, "locked_calls"))
 
 _LOCK_FREE = _lock(
     _locked(_STATES, "locked_states", skip=True), _locked(_CALLS, "locked_calls", skip=True)

@@ -74,14 +74,14 @@ def announce(connection: Connection, news: News = News.ANYTHING, by: str = "") -
         connection.invalidate()
 
 
-def notify(database: Database) -> None:
+def notify(database: Database, news: News = News.ANYTHING) -> None:
     """`announce` where no connection is at hand. It takes one of the pool, which costs two or three
     times as much."""
     if not has_notices(database.engine):
         return
     try:
         with database.engine.connect() as connection:
-            announce(connection)
+            announce(connection, news)
     except exc.SQLAlchemyError as error:
         log.debug("no notice was sent: %s", type(error).__name__)
 
@@ -148,8 +148,9 @@ class Listener:
 
     def _listen(self, connection: Any, heard: socket.socket) -> None:
         # Our own notice shows that they get through, which LISTEN does not: behind a pooler that
-        # gives each transaction another connection it succeeds, and then nothing ever comes.
-        notify(self._database)
+        # gives each transaction another connection it succeeds, and then nothing ever comes. Who
+        # hears it looks for what was said before, and claims only what there is.
+        notify(self._database, News.LATER)
         with selectors.DefaultSelector() as selector:
             selector.register(connection, selectors.EVENT_READ)
             selector.register(heard, selectors.EVENT_READ)
@@ -163,7 +164,7 @@ class Listener:
                     self._pass_on(told)
                 elif not ready:
                     self._complain()
-                    notify(self._database)
+                    notify(self._database, News.LATER)
 
     def _pass_on(self, told: list[list[str]]) -> None:
         news = News(0)

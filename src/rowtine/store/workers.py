@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, bindparam, delete, insert, literal, select, update
+from sqlalchemy import Connection, bindparam, delete, literal, select, update
 
 from rowtine.core.values import value
+from rowtine.store.dialect import insert_unless_there
 from rowtine.store.tables import workers
 from rowtine.store.types import now, seconds_since
 
@@ -42,13 +43,10 @@ _BATCH = select(workers.c.batch).where(workers.c.id == bindparam("worker", type_
 
 
 def introduce(connection: Connection, worker: WorkerRow) -> None:
-    """Enter a worker, or enter it again after somebody thought it dead."""
-    known = connection.scalar(select(workers.c.id).where(workers.c.id == worker.id))
-    if known is not None:
-        beat(connection, worker.id)
-        return
+    """Enter a worker, unless it is there: for the first time, or again after somebody thought it
+    dead."""
     connection.execute(
-        insert(workers).values(
+        insert_unless_there(connection, workers).values(
             id=worker.id,
             host=worker.host,
             pid=worker.pid,

@@ -92,10 +92,10 @@ class Worker:
         self._listener = Listener(
             database, self.wake, lambda failures: backoff(failures, clock.jitter())
         )
-        self._more_calls = self._more_rounds = False
+        self._more_calls = self._more_rounds = True
         """Whether there may be some to claim: the last claim took as many as it wanted, say."""
-        self._told = False
-        """Whether somebody said that there is something to claim."""
+        self._told = True
+        """Whether somebody said that there is something to claim; who begins is taken to be."""
         self._before_looking = False
         """Whether the last claim was made without a look."""
         self._look_at = 0.0
@@ -111,8 +111,11 @@ class Worker:
     async def run(self) -> None:
         """Work until `stop` is called, then let running calls finish within the grace time and
         give the rest back. SchemaError if the tables are at another revision."""
-        self._loop = asyncio.get_running_loop()
         schema.check(self.database)
+        await self._run()
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
         quiet.install()
         gateway = Gateway(self.database, self.codec, self.id, self._heard, self._cannot_take)
         self._commits = gateway.commits
@@ -124,7 +127,7 @@ class Worker:
         heartbeat = Heartbeat(
             self.database, self._row(), lease, self._held.snapshot, self._lost, watchdog.alive
         )
-        await gateway.write(lambda connection: workers.introduce(connection, self._row()))
+        await gateway.write_at_once(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
         self._listener.start()
         try:
@@ -192,7 +195,8 @@ class Worker:
 
     def start(self) -> BackgroundWorker:
         """`run` in a thread of its own. SchemaError if the tables are at another revision."""
-        return BackgroundWorker(self)
+        schema.check(self.database)
+        return BackgroundWorker(self, self._run)
 
     # -- claiming
 
@@ -209,8 +213,8 @@ class Worker:
         left = interval if due.next_in is None else min(interval, due.next_in)
         self._look_at = min(self._look_at, clock.monotonic() + left)
         see_to = due.clocked or due.late or due.lost
-        if due.work or see_to:
-            self._more_calls = self._more_rounds = True
+        self._more_calls |= due.calls or see_to
+        self._more_rounds |= due.rounds or see_to
         return see_to
 
     async def _claim(self, gateway: Gateway) -> tuple[list[str], list[Claimed]]:
@@ -432,16 +436,16 @@ class Worker:
 class BackgroundWorker:
     """A worker in a thread; a context manager that stops it at the end."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.worker = worker
+        self._work = run
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="rowtine-worker", daemon=True)
-        schema.check(worker.database)
         self._thread.start()
 
     def _run(self) -> None:
         try:
-            asyncio.run(self.worker.run())
+            asyncio.run(self._work())
         except BaseException as error:
             self._error = error
             log.exception("the worker has ended")
