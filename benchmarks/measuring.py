@@ -15,8 +15,8 @@ from benchmarks.databases import empty_database
 from benchmarks.results import Report
 from benchmarks.workloads.workload import Case, Figures, Workload, in_words
 
-LIMIT, LIMIT_ONCE = 300, 3600
-"""Seconds that a run may take, and one of those that are made once."""
+LIMIT, LONG = 300, 3600
+"""Seconds that a run may take, and one of those that are made once, or of a size asked for."""
 
 LAST_WORDS = 2000
 """Characters that are kept of what a run that failed has written."""
@@ -36,6 +36,8 @@ class Plan:
     engine: str
     once: bool = False
     """Whether the first round alone goes through it, because it takes long."""
+    seconds: int = LIMIT
+    """How long it may take."""
 
     def __str__(self) -> str:
         return f"{self.workload.name} ({in_words(self.case)}): {self.engine}, {self.database}"
@@ -51,13 +53,18 @@ def plans(
     """One round: engines next to each other, so that they share what else the machine does. A case
     that is given stands for those that a workload has."""
     return [
-        Plan(workload, case, database, engine, once=case in workload.once)
+        _plan(workload, case, database, engine, asked_for=given is not None)
         for workload in workloads
         for case in ([given] if given else workload.cases(full))
         for database in databases
         for engine in workload.engines_on(database)
         if engine in engines
     ]
+
+
+def _plan(workload: Workload, case: Case, database: str, engine: str, *, asked_for: bool) -> Plan:
+    once = case in workload.once
+    return Plan(workload, case, database, engine, once, LONG if once or asked_for else LIMIT)
 
 
 def measure(
@@ -68,11 +75,10 @@ def measure(
 ) -> None:
     """Go through the rounds, and add what they come to."""
     for number, plan in _repeated(round, report.repeats):
-        limit = LIMIT_ONCE if plan.once else LIMIT
         tell(f"round {number}: {plan}")
         result = report.find(plan.workload.name, plan.case, plan.database, plan.engine)
         try:
-            result.runs.append(_run(plan, urls[plan.database], limit))
+            result.runs.append(_run(plan, urls[plan.database]))
         except FailedRunError as error:
             result.runs.append({})
             result.errors.append(str(error))
@@ -88,7 +94,7 @@ def _repeated(round: Sequence[Plan], repeats: int) -> Iterator[tuple[int, Plan]]
     )
 
 
-def _run(plan: Plan, server: str, seconds: float) -> Figures:
+def _run(plan: Plan, server: str) -> Figures:
     with empty_database(server) as url:
         arguments = [plan.workload.name, plan.engine, url, json.dumps(plan.case)]
         child = subprocess.Popen(
@@ -100,9 +106,9 @@ def _run(plan: Plan, server: str, seconds: float) -> Figures:
             start_new_session=True,
         )
         try:
-            out, complaints = child.communicate(timeout=seconds)
+            out, complaints = child.communicate(timeout=plan.seconds)
         except subprocess.TimeoutExpired:
-            raise FailedRunError(f"not done after {seconds:.0f} s") from None
+            raise FailedRunError(f"not done after {plan.seconds} s") from None
         finally:
             _end(child)
     lines = [line for line in out.splitlines() if line.startswith("{")]

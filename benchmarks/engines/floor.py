@@ -9,21 +9,24 @@ can be much faster with one connection, and it follows rowtine when its tables c
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from threading import Thread
 
 import psycopg
 
-from benchmarks.bodies import now, observed
+from benchmarks.bodies import body, now, observed
 from benchmarks.databases import settle
 from benchmarks.engines.moves import Album, Move, fresh_ids, make
-from benchmarks.engines.protocol import Engine, Program, Start
+from benchmarks.engines.protocol import JOB, Engine, Program, Start
 from benchmarks.engines.rowtine_engine import Rowtine
 from benchmarks.waiting import until
 from rowtine.store import schema
 
 
 class Floor(Engine):
-    """Not an engine at all: `run` makes moves, and nobody works."""
+    """Not an engine at all: `run` makes moves, and those who work know jobs alone."""
 
     def prepare(self) -> None:
         schema.migrate(self.url)
@@ -38,14 +41,90 @@ class Floor(Engine):
             make(connection, rest, ids)
             return now() - began
 
-    def starting(self) -> AbstractContextManager[Start]:
-        raise NotImplementedError("the floor stores nothing that anybody could work off")
+    def each(self, program: Program) -> list[float]:
+        """Seconds of each transaction of one execution, which has nobody beside it."""
+        accepting, *rest = recorded(self.url, program)
+        ids = [fresh_ids()]
+        seconds = []
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            make(connection, [accepting], ids)
+            settle(self.url)
+            for moves in rest:
+                began = now()
+                make(connection, [moves], ids)
+                seconds.append(now() - began)
+        return seconds
 
-    def working(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def starting(self) -> Generator[Start]:
+        """Jobs alone: the row of a call that was accepted, and a notice."""
+        accepting = accepted(self.url, JOB)
+        with psycopg.connect(self.url, autocommit=True) as connection:
+
+            def start(program: Program, _: int) -> None:
+                if program != JOB:
+                    raise NotImplementedError("only jobs are worked off")
+                make(connection, [accepting], [fresh_ids()])
+                connection.execute(f"NOTIFY {CHANNEL}")
+
+            yield start
+
+    @contextmanager
+    def working(self) -> Generator[None]:
+        """Claim the jobs that are due when a notice has come, run them, and write that they are
+        done."""
+        Thread(target=self._work, daemon=True).start()
+        yield
+
+    def _work(self) -> None:
+        with (
+            psycopg.connect(self.url, autocommit=True) as listener,
+            psycopg.connect(self.url, autocommit=True) as connection,
+        ):
+            listener.execute(f"LISTEN {CHANNEL}")
+            for _ in listener.notifies():
+                for id, text in connection.execute(CLAIM).fetchall():
+                    body(*json.loads(text)["args"])
+                    connection.execute(DONE, [id])
 
     def finished(self) -> int:
         return 0
+
+
+CHANNEL = "floor"
+
+CLAIM = """
+    UPDATE rowtine.calls
+    SET phase = 'running', due = NULL, worker = id, lease_expires = now() + interval '30 seconds',
+        claim = claim + 1, attempt = attempt + 1, started_at = now()
+    WHERE id IN (
+        SELECT id FROM rowtine.calls
+        WHERE kind = 'function' AND function = 'step' AND due <= now()
+        ORDER BY due, id LIMIT 100 FOR NO KEY UPDATE SKIP LOCKED
+    )
+    RETURNING id, input::text
+"""
+
+DONE = """
+    UPDATE rowtine.calls
+    SET phase = 'done', status = 'OK', output = '0', worker = NULL, lease_expires = NULL,
+        finished_at = now()
+    WHERE id = %s
+"""
+
+
+def accepted(url: str, program: Program) -> list[Move]:
+    """The moves that accept an execution of this program. The one that shows them is deleted."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        album = Album(connection)
+        album.take_picture()
+        engine = Rowtine(url)
+        engine.accept(program, 1)
+        engine.close()
+        album.take_picture()
+        connection.execute("DELETE FROM rowtine.calls")
+    (moves,) = album.moves()
+    return moves
 
 
 def recorded(url: str, program: Program) -> list[list[Move]]:

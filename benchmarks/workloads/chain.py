@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -10,20 +11,25 @@ from statistics import median
 from benchmarks import bodies
 from benchmarks.commits import Commits
 from benchmarks.engines import PGBENCH, load
+from benchmarks.engines.floor import Floor
 from benchmarks.engines.protocol import Adapter, Program, Shape
 from benchmarks.workloads import insert
 from benchmarks.workloads.workload import Case, Figure, Figures, Workload
+
+FLOOR = "floor"
 
 INSERT = {"clients": 1, "rows": 1, "seconds": 1}
 
 
 def measure(engine: str, url: str, case: Case) -> Figures:
-    """The time of a step is that between the ends of two bodies; for pgbench, which has none, that
-    of a transaction that inserts one row."""
+    """The time of a step is that between the ends of two bodies; for the floor, which has none,
+    that of a transaction; for pgbench that of one that inserts one row."""
     if engine == PGBENCH:
         return {"median": insert.measure(engine, url, INSERT)["latency"]}
     steps = case["steps"]
     load(engine)(url).prepare()
+    if engine == FLOOR:
+        return _median_and_p99(Floor(url).each(Program(Shape.STEPS, steps)))
     one, commits = Commits(url), Commits(url)
     with one:  # what a run costs beside its steps: to vacuum all tables, for one
         _run(engine, url, 1)
@@ -34,12 +40,16 @@ def measure(engine: str, url: str, case: Case) -> Figures:
     ):
         adapter = _run(engine, url, steps)
         ends = [entry.at for entry in bodies.read(ledger)]
-    waits = sorted(1000 * (later - earlier) for earlier, later in pairwise(ends))
     return {
-        "median": median(waits),
-        "p99": waits[int(len(waits) * 0.99)],
+        **_median_and_p99([later - earlier for earlier, later in pairwise(ends)]),
         **({} if adapter.self_contained else commits.per_more(one, steps - 1)),
     }
+
+
+def _median_and_p99(seconds: Sequence[float]) -> Figures:
+    """In milliseconds."""
+    ordered = sorted(1000 * each for each in seconds)
+    return {"median": median(ordered), "p99": ordered[int(len(ordered) * 0.99)]}
 
 
 def _run(engine: str, url: str, steps: int) -> Adapter:
@@ -59,7 +69,7 @@ CHAIN = Workload(
         Figure("transactions", "transactions/step"),
         Figure("sqlalchemy", "SQLAlchemy commits/step"),
     ),
-    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", PGBENCH),
+    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", FLOOR, PGBENCH),
     measure,
     quick=({"steps": 100},),
     full=({"steps": 100},),

@@ -70,7 +70,7 @@ JOB_LATENCY = Workload(
     "job-latency",
     "From the start of a function in the background until it runs, in an idle worker",
     _FIGURES,
-    ("rowtine", "procrastinate", "pgqueuer"),
+    ("rowtine", "procrastinate", "pgqueuer", "floor"),
     measure,
     quick=({"starts": 50},),
     full=({"starts": 200},),
