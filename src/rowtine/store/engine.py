@@ -13,6 +13,7 @@ from rowtine.clock import new_id
 from rowtine.errors import DatabaseError
 from rowtine.store.dialect import (
     database_url,
+    errands,
     for_reading,
     in_one_statement,
     in_words,
@@ -55,6 +56,9 @@ class Database:
         self.autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
         self.in_one_statement = in_one_statement(self.engine)
         """Whether one statement can write all that belongs together."""
+        self.errand = errands(self.engine)
+        """Makes an errand of some work with one of these connections, which whoever runs it need
+        not wait for; None where there is no such thing."""
         weakref.finalize(self, self.engine.dispose)
 
     @property
@@ -114,6 +118,11 @@ class Writer:
         self._patience = patience
         self._connection: Connection | None = None
         self._at_once: Connection | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether `at_once` has a connection, and does not have to wait for one."""
+        return self._at_once is not None
 
     @contextlib.contextmanager
     def at_once(self) -> Generator[Connection]:

@@ -8,15 +8,15 @@ what the first of them came to is on its way while the others run.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
-import threading
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from statistics import median
 from typing import Any, NamedTuple, cast
 
@@ -38,6 +38,8 @@ from rowtine.store.each import moment
 from rowtine.store.expected import Expected, expected
 from rowtine.store.notices import News, announce
 from rowtine.store.outcomes import Outcome
+from rowtine.worker.errands import can_run, in_thread, run
+from rowtine.worker.line import Line
 from rowtine.worker.policy import backoff
 
 __all__ = ["NOTHING_WRITTEN", "Commits", "Committer", "Failed", "Heard"]
@@ -47,6 +49,10 @@ log = logging.getLogger("rowtine")
 
 _REMEMBERED = 1000
 """Batches that `Commits` is about."""
+
+_MANY = 16
+"""Rounds and outcomes that are a batch although more is to come: what a statement costs before it
+has seen a row is little of what it costs then."""
 
 
 class Commits(NamedTuple):
@@ -90,6 +96,9 @@ class _Batch:
     waited: float
     failures: int = 0
     plain: Expected | None = None
+    """How it can be written in one statement, which is tried once."""
+    sent: Expected | None = None
+    """That statement, once it is on its way."""
     done: Committed | None = None
     unheard: bool = False
     """Whether a try ended without a reply: it may have been committed."""
@@ -105,17 +114,18 @@ class _Batch:
 
 
 class Committer:
-    """Commits what it is given, one batch after the other, in the one `thread` that writes.
+    """Commits what it is given, one batch after the other, whenever it is its turn in the `line` of
+    those who write. Used by the event loop alone.
 
-    `worker` has a row in which each batch leaves its number. `heard` is told what was committed, on
-    the event loop; `for_others` says whether other workers have to be told that calls of these
-    functions are due.
+    `worker` has a row in which each batch leaves its number. `heard` is told what was committed;
+    `for_others` says whether other workers have to be told that calls of these functions are due.
     """
 
     def __init__(
         self,
         database: Database,
         connection: Writer,
+        line: Line,
         thread: ThreadPoolExecutor,
         codec: Codec,
         worker: str | None,
@@ -124,48 +134,58 @@ class Committer:
     ) -> None:
         self._in_one_statement = database.in_one_statement
         self._connection = connection
+        self._line = line
         self._thread = thread
         self._codec = codec
         self._worker = worker
         self._heard = heard
         self._for_others = for_others
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
         self._waiting: list[_Intent] = []
         self._since = 0.0
         """When the first of those began to wait."""
         self._alone: list[_Intent] = []
         """Those of a batch that failed: one of them cannot be written, and alone it fails alone."""
-        self._busy = False
+        self._in_line = self._soon = False
         self._open = 0
-        """How many are on their way."""
+        """How many are on their way, or have not heard yet what came of it."""
         self._batches = self._items = 0
         self._recent: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._drained = asyncio.Event()
         self._loop = asyncio.get_running_loop()
+        self._context = contextvars.copy_context()
+        self._errand = database.errand if can_run(self._loop) else None
 
     def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
         """Commit a round or an outcome, together with whatever else waits. One of the two is told
-        what came of it, on the event loop.
+        what came of it.
 
         They are called, and not woken: between the commit of a step and the next step stands no
         pass of the loop. They must not raise.
         """
-        intent = _Intent(item, heard, failed)
         self._open += 1
-        self._put(intent)
+        self._put(_Intent(item, heard, failed))
 
-    def _put(self, intent: _Intent, *, alone: bool = False) -> None:
-        with self._lock:
-            if alone:
-                self._alone.append(intent)
-            else:
-                if not self._waiting:
-                    self._since = clock.monotonic()
-                self._waiting.append(intent)
-            busy, self._busy = self._busy, True
-        if not busy:
-            self._thread.submit(self._next)
+    def _put(self, intent: _Intent) -> None:
+        if not self._waiting:
+            self._since = clock.monotonic()
+        self._waiting.append(intent)
+        if self._in_line:
+            return
+        if self._line.taken or (len(self._waiting) >= _MANY and len(self._waiting) >= self._half()):
+            self._enter()
+        elif not self._soon:
+            self._soon = True
+            self._loop.call_soon(self._enter)
+
+    def _half(self) -> int:
+        return (self._open + 1) // 2
+
+    def _enter(self) -> None:
+        self._soon = False
+        if not self._in_line and (self._waiting or self._alone):
+            self._in_line = True
+            self._line.enter(self._send)
 
     async def drained(self) -> None:
         """Wait until nothing is left to commit."""
@@ -181,39 +201,64 @@ class Committer:
         sizes, waits = zip(*recent, strict=True)
         return Commits(self._batches, self._items, median(sizes), median(waits))
 
-    # -- in the thread
+    # -- its turn
 
-    def _next(self) -> None:
-        with self._lock:
-            if self._alone:
-                taken = [self._alone.pop()]
-            else:
-                taken, self._waiting = self._waiting, []
-            waited = clock.monotonic() - self._since
+    def _send(self) -> None:
+        self._in_line = False
+        if self._alone:
+            taken = [self._alone.pop()]
+        else:
+            most = max(_MANY, self._half()) if self._in_one_statement else len(self._waiting)
+            taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        now = clock.monotonic()
+        waited, self._since = now - self._since, now
         mark = None if self._worker is None else workers.Mark(self._worker, next(self._numbers))
-        self._try(_Batch(taken, mark, waited))
+        batch = _Batch(taken, mark, waited)
+        if self._in_one_statement:
+            batch.plain = self._expected(batch)
+        self._try(batch)
+
+    def _expected(self, batch: _Batch) -> Expected | None:
+        try:
+            return expected(self._codec, *batch.items(), batch.mark)
+        except Exception:  # the careful way comes to it again, and says so
+            return None
 
     def _try(self, batch: _Batch) -> None:
-        try:
-            committed = self._write(batch)
-        except BlockedError as error:
-            self._blocked(batch, error)
-        except TransientError as error:
-            batch.failures += 1
-            log.warning("%s (try %d)", error, batch.failures)
-            self._on_the_loop(self._later, batch)
-            return
-        except Exception as error:  # whatever it was, nobody may wait for ever
-            if len(batch.intents) > 1:
-                self._alone.extend(batch.intents)
-            else:
-                self._on_the_loop(self._failed, batch.intents[0], error)
+        then, failed = partial(self._written, batch), partial(self._not_written, batch)
+        # To open a connection is nothing that an errand could wait for.
+        if self._errand is not None and batch.plain is not None and self._connection.is_open:
+            errand = self._errand(partial(self._write_in_one, batch, batch.plain))
+            run(self._loop, self._context, errand, then, failed)
         else:
-            self._on_the_loop(self._done, batch, committed)
-        with self._lock:
-            self._busy = bool(self._alone or self._waiting)
-        if self._busy:
-            self._thread.submit(self._next)  # after whoever else waits for this thread
+            write = partial(self._write, batch)
+            in_thread(self._loop, self._context, self._thread, write, then, failed)
+
+    def _written(self, batch: _Batch, committed: Committed | None) -> None:
+        if committed is None:
+            self._try(batch)  # the careful way
+            return
+        # The next batch is on its way before anybody hears of this one.
+        self._enter()
+        self._line.leave()
+        self._done(batch, committed)
+
+    def _not_written(self, batch: _Batch, error: Exception) -> None:
+        match error:
+            case BlockedError():
+                self._blocked(batch, error)
+            case TransientError():
+                batch.failures += 1
+                log.warning("%s (try %d)", error, batch.failures)
+                # The database is away. So is it for those who wait meanwhile.
+                self._loop.call_later(backoff(batch.failures, clock.jitter()), self._try, batch)
+                return
+            case _ if len(batch.intents) > 1:
+                self._alone.extend(batch.intents)
+            case _:  # whatever it was, nobody may wait for ever
+                self._failed(batch.intents[0], error)
+        self._enter()
+        self._line.leave()
 
     def _blocked(self, batch: _Batch, error: BlockedError) -> None:
         """Somebody else has locked what one of these is about: that one waits, the others do
@@ -224,17 +269,28 @@ class Committer:
         (intent,) = batch.intents
         intent.blocked += 1
         log.warning("%s (try %d)", error, intent.blocked)
-        self._on_the_loop(self._once_more, intent)
+
+        def once_more() -> None:
+            self._alone.append(intent)
+            self._enter()
+
+        self._loop.call_later(backoff(intent.blocked, clock.jitter()), once_more)
+
+    def _write_in_one(self, batch: _Batch, plain: Expected) -> Committed | None:
+        """Write a batch in one statement; None if it was not as expected."""
+        batch.plain, batch.sent, batch.unheard = None, plain, True
+        with self._connection.at_once() as connection:
+            made = plain.write(connection)
+            batch.unheard = False
+            if made is not None and self._for_others(made.queued):
+                announce(connection, News.CALLS)
+        return made
 
     def _write(self, batch: _Batch) -> Committed:
+        """Write a batch in any case. In the thread."""
+        if batch.plain is not None and (made := self._write_in_one(batch, batch.plain)) is not None:
+            return made
         rounds, outcomes = batch.items()
-        if self._in_one_statement and batch.failures == 0:
-            batch.plain = expected(self._codec, rounds, outcomes, batch.mark)
-            if batch.plain is not None:
-                batch.unheard = True
-                if (made := self._write_in_one(batch.plain)) is not None:
-                    return made
-                batch.unheard = False
 
         def tell(connection: Connection) -> None:
             if batch.done is not None and self._for_others(batch.done.queued):
@@ -243,36 +299,14 @@ class Committer:
         with self._connection.writing(tell) as connection:
             if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
                 # Only the reply to its COMMIT was lost.
-                return batch.done or cast(Expected, batch.plain).made(moment(connection))
+                return batch.done or cast(Expected, batch.sent).made(moment(connection))
             batch.unheard = True
             batch.done = committing.commit(connection, self._codec, rounds, outcomes, batch.mark)
             return batch.done
 
-    def _write_in_one(self, plain: Expected) -> Committed | None:
-        """Write a batch in one statement; None if it was not as expected."""
-        with self._connection.at_once() as connection:
-            made = plain.write(connection)
-            if made is not None and self._for_others(made.queued):
-                announce(connection, News.CALLS)
-            return made
-
-    def _on_the_loop(self, call: Callable[..., None], *args: Any) -> None:
-        with suppress(RuntimeError):  # it has closed: nobody waits any more
-            self._loop.call_soon_threadsafe(call, *args)
-
-    # -- on the loop
-
-    def _later(self, batch: _Batch) -> None:
-        """Try again, after a while: the database is away. So is it for those who wait meanwhile."""
-        pause = backoff(batch.failures, clock.jitter())
-        self._loop.call_later(pause, lambda: self._thread.submit(self._try, batch))
-
-    def _once_more(self, intent: _Intent) -> None:
-        pause = backoff(intent.blocked, clock.jitter())
-        self._loop.call_later(pause, lambda: self._put(intent, alone=True))
+    # -- what came of it
 
     def _done(self, batch: _Batch, committed: Committed) -> None:
-        self._open -= len(batch.intents)
         self._batches += 1
         self._items += len(batch.intents)
         self._recent.append((len(batch.intents), batch.waited))
@@ -281,10 +315,12 @@ class Committer:
             (batch.outcomes, committed.recorded),
         ):
             for intent, holds in zip(intents, held, strict=True):
+                self._open -= 1
                 try:
                     intent.heard(holds, committed)
                 except Exception:
                     log.exception("what follows from a commit could not be done")
+        self._enter()
         self._heard(committed)
         self._look_whether_drained()
 

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -16,6 +17,8 @@ from rowtine.core.payload import Codec
 from rowtine.store import BlockedError, Connection, Database, TransientError, Writer
 from rowtine.store.committing import Committed
 from rowtine.worker.committer import Commits, Committer
+from rowtine.worker.errands import in_thread
+from rowtine.worker.line import Line
 from rowtine.worker.policy import backoff
 
 __all__ = ["Gateway"]
@@ -42,8 +45,16 @@ class Gateway:
         self._connection = Writer(database)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
         self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
+        self._line = Line()
         self._committer = Committer(
-            database, self._connection, self._writer, codec, worker, self._committed, for_others
+            database,
+            self._connection,
+            self._line,
+            self._writer,
+            codec,
+            worker,
+            self._committed,
+            for_others,
         )
         self.commit = self._committer.commit
         self._time: tuple[datetime, float] | None = None
@@ -70,7 +81,7 @@ class Gateway:
             with self.database.reading() as connection:
                 return work(connection)
 
-        return await self._persist(self._reader, transaction)
+        return await self._persist(self._beside, transaction)
 
     async def write(
         self,
@@ -80,7 +91,7 @@ class Gateway:
         """Run `work` in a writing transaction, and `then` after its commit; likewise. `work` must
         bear repetition: where the reply to a COMMIT is lost, whether it happened is unknown."""
 
-        return await self._persist(self._writer, lambda: self._write(work, then))
+        return await self._persist(self._in_line, lambda: self._write(work, then))
 
     async def write_at_once(
         self,
@@ -96,7 +107,7 @@ class Gateway:
             with self._connection.at_once() as connection:
                 return work(connection)
 
-        return await self._persist(self._writer, statements)
+        return await self._persist(self._in_line, statements)
 
     async def write_unless_blocked(self, work: Callable[[Connection], T]) -> T | None:
         """`write`; None, and nothing is written, if others have locked a row of it for longer than
@@ -109,7 +120,7 @@ class Gateway:
                 log.warning("%s", error)
                 return None
 
-        return await self._persist(self._writer, transaction)
+        return await self._persist(self._in_line, transaction)
 
     def _write(
         self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
@@ -117,18 +128,39 @@ class Gateway:
         with self._connection.writing(then) as connection:
             return work(connection)
 
-    async def _persist(self, threads: ThreadPoolExecutor, transaction: Callable[[], T]) -> T:
+    async def _persist(
+        self, do: Callable[[Callable[[], T]], Awaitable[T]], transaction: Callable[[], T]
+    ) -> T:
         failures = 0
         while True:
             try:
-                return await self._on(threads, transaction)
+                return await do(transaction)
             except TransientError as error:
                 failures += 1
                 log.warning("%s (try %d)", error, failures)
                 await asyncio.sleep(backoff(failures, clock.jitter()))
 
-    async def _on(self, threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    async def _beside(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+    async def _in_line(self, work: Callable[[], T]) -> T:
+        """In the thread that writes, when it is its turn."""
+        loop = asyncio.get_running_loop()
+        told: asyncio.Future[T] = loop.create_future()
+
+        def then(value: T) -> None:
+            self._line.leave()
+            if not told.done():
+                told.set_result(value)
+
+        def failed(error: Exception) -> None:
+            self._line.leave()
+            if not told.done():
+                told.set_exception(error)
+
+        context = copy_context()
+        self._line.enter(lambda: in_thread(loop, context, self._writer, work, then, failed))
+        return await told
 
     def commits(self) -> Commits:
         """What was committed so far. From any thread."""
