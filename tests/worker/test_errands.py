@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from contextvars import ContextVar, copy_context
@@ -14,8 +15,8 @@ from sqlalchemy import text
 
 import rowtine
 from databases import connect
-from rowtine.store import Database, RejectedError, Writer
-from rowtine.worker.errands import run
+from rowtine.store import Database, RejectedError
+from rowtine.worker.writing import Writing
 
 NewApp = Callable[..., rowtine.App]
 
@@ -30,29 +31,27 @@ def database(postgresql_url: str) -> Iterator[Database]:
 
 async def errand(database: Database, statement: str, **values: Any) -> tuple[Any, str]:
     """What a statement comes to, and in which context that was told."""
-    assert database.errand is not None
-    writer = Writer(database)
-    told: asyncio.Future[tuple[Any, str]] = asyncio.get_running_loop().create_future()
-    with writer.at_once():
-        pass  # its connection is open
-
-    def work() -> Any:
-        with writer.at_once() as connection:
-            return connection.execute(text(statement), values).scalar()
-
     context = copy_context()
     context.run(NAME.set, "the worker")
-    run(
-        asyncio.get_running_loop(),
-        context,
-        database.errand(work),
-        lambda value: told.set_result((value, NAME.get())),
-        told.set_exception,
-    )
+    writing = context.run(Writing, database)
+    told: asyncio.Future[tuple[Any, str]] = asyncio.get_running_loop().create_future()
+
+    def work() -> Any:
+        threads.append(threading.current_thread())
+        with writing.connection.at_once() as connection:
+            return connection.execute(text(statement), values).scalar()
+
+    threads: list[threading.Thread] = []
+    with writing.connection.at_once():
+        pass  # now it is open
     try:
+        writing.at_once(
+            work, lambda value: told.set_result((value, NAME.get())), told.set_exception
+        )
         return await told
     finally:
-        writer.close()
+        assert threads == [threading.current_thread()]
+        writing.close()
 
 
 def test_the_loop_goes_on_while_an_errand_waits(database: Database, postgresql_url: str) -> None:

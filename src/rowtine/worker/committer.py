@@ -8,12 +8,10 @@ what the first of them came to is on its way while the others run.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -27,9 +25,7 @@ from rowtine.core.payload import Codec
 from rowtine.store import (
     BlockedError,
     Connection,
-    Database,
     TransientError,
-    Writer,
     committing,
     workers,
 )
@@ -38,9 +34,9 @@ from rowtine.store.each import moment
 from rowtine.store.expected import Expected, expected
 from rowtine.store.notices import News, announce
 from rowtine.store.outcomes import Outcome
-from rowtine.worker.errands import can_run, in_thread, run
 from rowtine.worker.line import Line
 from rowtine.worker.policy import backoff
+from rowtine.worker.writing import Writing
 
 __all__ = ["NOTHING_WRITTEN", "Commits", "Committer", "Failed", "Heard"]
 
@@ -117,25 +113,24 @@ class Committer:
     """Commits what it is given, one batch after the other, whenever it is its turn in the `line` of
     those who write. Used by the event loop alone.
 
-    `worker` has a row in which each batch leaves its number. `heard` is told what was committed;
-    `for_others` says whether other workers have to be told that calls of these functions are due.
+    `in_one_statement` says whether a batch can be. `worker` has a row in which each batch leaves
+    its number. `heard` is told what was committed; `for_others` says whether other workers have to
+    be told that calls of these functions are due.
     """
 
     def __init__(
         self,
-        database: Database,
-        connection: Writer,
+        writing: Writing,
         line: Line,
-        thread: ThreadPoolExecutor,
+        in_one_statement: bool,
         codec: Codec,
         worker: str | None,
         heard: Callable[[Committed], None],
         for_others: Callable[[Collection[str]], bool],
     ) -> None:
-        self._in_one_statement = database.in_one_statement
-        self._connection = connection
+        self._writing = writing
         self._line = line
-        self._thread = thread
+        self._in_one_statement = in_one_statement
         self._codec = codec
         self._worker = worker
         self._heard = heard
@@ -153,8 +148,6 @@ class Committer:
         self._recent: deque[tuple[int, float]] = deque(maxlen=_REMEMBERED)
         self._drained = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
-        self._errand = database.errand if can_run(self._loop) else None
 
     def commit(self, item: Round | Outcome, heard: Heard, failed: Failed) -> None:
         """Commit a round or an outcome, together with whatever else waits. One of the two is told
@@ -226,17 +219,15 @@ class Committer:
 
     def _try(self, batch: _Batch) -> None:
         then, failed = partial(self._written, batch), partial(self._not_written, batch)
-        # To open a connection is nothing that an errand could wait for.
-        if self._errand is not None and batch.plain is not None and self._connection.is_open:
-            errand = self._errand(partial(self._write_in_one, batch, batch.plain))
-            run(self._loop, self._context, errand, then, failed)
+        if batch.plain is not None:
+            write = partial(self._write_in_one, batch, batch.plain)
+            self._writing.at_once(write, then, failed)
         else:
-            write = partial(self._write, batch)
-            in_thread(self._loop, self._context, self._thread, write, then, failed)
+            self._writing.in_thread(partial(self._write, batch), then, failed)
 
     def _written(self, batch: _Batch, committed: Committed | None) -> None:
         if committed is None:
-            self._try(batch)  # the careful way
+            self._try(batch)
             return
         # The next batch is on its way before anybody hears of this one.
         self._enter()
@@ -279,7 +270,7 @@ class Committer:
     def _write_in_one(self, batch: _Batch, plain: Expected) -> Committed | None:
         """Write a batch in one statement; None if it was not as expected."""
         batch.plain, batch.sent, batch.unheard = None, plain, True
-        with self._connection.at_once() as connection:
+        with self._writing.connection.at_once() as connection:
             made = plain.write(connection)
             batch.unheard = False
             if made is not None and self._for_others(made.queued):
@@ -287,16 +278,14 @@ class Committer:
         return made
 
     def _write(self, batch: _Batch) -> Committed:
-        """Write a batch in any case. In the thread."""
-        if batch.plain is not None and (made := self._write_in_one(batch, batch.plain)) is not None:
-            return made
+        """Write a batch in any case: locks first, then a look, then what holds."""
         rounds, outcomes = batch.items()
 
         def tell(connection: Connection) -> None:
             if batch.done is not None and self._for_others(batch.done.queued):
                 announce(connection, News.CALLS)
 
-        with self._connection.writing(tell) as connection:
+        with self._writing.connection.writing(tell) as connection:
             if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
                 # Only the reply to its COMMIT was lost.
                 return batch.done or cast(Expected, batch.sent).made(moment(connection))

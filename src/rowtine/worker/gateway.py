@@ -8,18 +8,17 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from rowtine import clock
 from rowtine.core.payload import Codec
-from rowtine.store import BlockedError, Connection, Database, TransientError, Writer
+from rowtine.store import BlockedError, Connection, Database, TransientError
 from rowtine.store.committing import Committed
 from rowtine.worker.committer import Commits, Committer
-from rowtine.worker.errands import in_thread
 from rowtine.worker.line import Line
 from rowtine.worker.policy import backoff
+from rowtine.worker.writing import Writing
 
 __all__ = ["Gateway"]
 
@@ -42,15 +41,13 @@ class Gateway:
     ) -> None:
         self.database = database
         self._heard = heard
-        self._connection = Writer(database)
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
-        self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
         self._line = Line()
+        self._writing = Writing(database)
+        self._reader = ThreadPoolExecutor(readers, thread_name_prefix="rowtine-read")
         self._committer = Committer(
-            database,
-            self._connection,
+            self._writing,
             self._line,
-            self._writer,
+            database.in_one_statement,
             codec,
             worker,
             self._committed,
@@ -91,7 +88,7 @@ class Gateway:
         """Run `work` in a writing transaction, and `then` after its commit; likewise. `work` must
         bear repetition: where the reply to a COMMIT is lost, whether it happened is unknown."""
 
-        return await self._persist(self._in_line, lambda: self._write(work, then))
+        return await self._persist(self._in_thread, lambda: self._write(work, then))
 
     async def write_at_once(
         self,
@@ -104,10 +101,11 @@ class Gateway:
         def statements() -> T:
             if before is not None:
                 self._write(before)
-            with self._connection.at_once() as connection:
+            with self._writing.connection.at_once() as connection:
                 return work(connection)
 
-        return await self._persist(self._in_line, statements)
+        do = self._at_once if before is None else self._in_thread
+        return await self._persist(do, statements)
 
     async def write_unless_blocked(self, work: Callable[[Connection], T]) -> T | None:
         """`write`; None, and nothing is written, if others have locked a row of it for longer than
@@ -120,12 +118,12 @@ class Gateway:
                 log.warning("%s", error)
                 return None
 
-        return await self._persist(self._in_line, transaction)
+        return await self._persist(self._in_thread, transaction)
 
     def _write(
         self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
     ) -> T:
-        with self._connection.writing(then) as connection:
+        with self._writing.connection.writing(then) as connection:
             return work(connection)
 
     async def _persist(
@@ -143,10 +141,15 @@ class Gateway:
     async def _beside(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reader, work)
 
-    async def _in_line(self, work: Callable[[], T]) -> T:
-        """In the thread that writes, when it is its turn."""
-        loop = asyncio.get_running_loop()
-        told: asyncio.Future[T] = loop.create_future()
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await self._in_line(work, self._writing.in_thread)
+
+    async def _at_once(self, work: Callable[[], T]) -> T:
+        return await self._in_line(work, self._writing.at_once)
+
+    async def _in_line(self, work: Callable[[], T], do: Callable[..., None]) -> T:
+        """What the work comes to, when it is its turn."""
+        told: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def then(value: T) -> None:
             self._line.leave()
@@ -158,8 +161,7 @@ class Gateway:
             if not told.done():
                 told.set_exception(error)
 
-        context = copy_context()
-        self._line.enter(lambda: in_thread(loop, context, self._writer, work, then, failed))
+        self._line.enter(lambda: do(work, then, failed))
         return await told
 
     def commits(self) -> Commits:
@@ -177,6 +179,5 @@ class Gateway:
 
     def close(self) -> None:
         """End the threads; what they are doing is finished first."""
-        self._writer.shutdown(wait=True)
-        self._connection.close()
+        self._writing.close()
         self._reader.shutdown(wait=True)
