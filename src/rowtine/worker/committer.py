@@ -1,8 +1,8 @@
 """The committer: rounds and outcomes are written in batches. While one batch is being committed,
 the next one gathers: no timer, nothing to tune.
 
-The event loop has no part in it between two batches. A pass of the loop may run a hundred bodies;
-what the first of them came to is on its way while the others run.
+A crowd goes by halves. When the reply to a batch has come, the next one is sent before anybody
+hears of it: half of the executions run while the database has the other half.
 """
 
 from __future__ import annotations
@@ -47,8 +47,7 @@ _REMEMBERED = 1000
 """Batches that `Commits` is about."""
 
 _MANY = 16
-"""Rounds and outcomes that are a batch although more is to come: what a statement costs before it
-has seen a row is little of what it costs then."""
+"""Rounds and outcomes that are a batch although more is to come."""
 
 
 class Commits(NamedTuple):
@@ -163,16 +162,17 @@ class Committer:
         if not self._waiting:
             self._since = clock.monotonic()
         self._waiting.append(intent)
-        if self._in_line:
-            return
-        if self._line.taken or (len(self._waiting) >= _MANY and len(self._waiting) >= self._half()):
+        if self._line.taken or len(self._waiting) >= self._many():
             self._enter()
         elif not self._soon:
+            # What else comes in this pass of the loop goes with it.
             self._soon = True
             self._loop.call_soon(self._enter)
 
-    def _half(self) -> int:
-        return (self._open + 1) // 2
+    def _many(self) -> int:
+        """Half of what is on its way or is being told, which soon comes again; and not so few that
+        a statement costs more than what it writes."""
+        return max(_MANY, (self._open + 1) // 2)
 
     def _enter(self) -> None:
         self._soon = False
@@ -201,7 +201,7 @@ class Committer:
         if self._alone:
             taken = [self._alone.pop()]
         else:
-            most = max(_MANY, self._half()) if self._in_one_statement else len(self._waiting)
+            most = self._many() if self._in_one_statement else len(self._waiting)
             taken, self._waiting = self._waiting[:most], self._waiting[most:]
         now = clock.monotonic()
         waited, self._since = now - self._since, now
