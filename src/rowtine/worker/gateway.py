@@ -161,7 +161,13 @@ class Gateway:
             if not told.done():
                 told.set_exception(error)
 
-        self._line.enter(lambda: do(work, then, failed))
+        def begin() -> None:
+            if told.done():  # cancelled, while it stood in line
+                self._line.leave()
+            else:
+                do(work, then, failed)
+
+        self._line.enter(begin)
         return await told
 
     def commits(self) -> Commits:
