@@ -10,10 +10,11 @@ from msgspec import structs
 
 from core.scheduling import COLD, WARM, Begin, Mode, durable
 from rowtine import call, gather
-from rowtine.core.coroutine import Continuation, Wait
+from rowtine.core.coroutine import Continuation
 from rowtine.core.directives import Body
 from rowtine.core.exchange import Input, Poll
 from rowtine.core.futures import AllFuture, AnyFuture, CallFuture, RaceFuture, Remaining
+from rowtine.core.journal import Wait
 from rowtine.core.phases import Kind
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine, State

@@ -7,9 +7,10 @@ import contextvars
 from collections.abc import Coroutine as NativeCoroutine
 from typing import Any
 
-from rowtine.core.coroutine import Continuation, Frame, Slot, Wait
+from rowtine.core.coroutine import Continuation, Frame, Slot
 from rowtine.core.directives import Body
 from rowtine.core.futures import AllFuture, CallFuture, Remaining
+from rowtine.core.journal import Wait
 from rowtine.core.payload import Identity
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult

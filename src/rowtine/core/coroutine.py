@@ -9,250 +9,45 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
-import gc
-import opcode
 import sys
-import sysconfig
 import types
-from collections.abc import Callable, Generator, Sequence
 from collections.abc import Coroutine as NativeCoroutine
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from operator import attrgetter
-from pathlib import Path
-from types import MethodType
 from typing import Any
 
 from msgspec import Struct
 
 from rowtine.core import eager
-from rowtine.core.directives import Body, Call, Directive, Inline, Join, Running, running
+from rowtine.core.directives import Body, Call, Directive, Running, running
 from rowtine.core.discard import discard
-from rowtine.core.options import DEFAULT, CallOptions
+from rowtine.core.journal import Entry, Wait, describe, mismatch, placed, record, record_spawn
 from rowtine.core.payload import Codec, Payload
-from rowtine.core.phases import JOIN_KINDS, WITHDRAWN, Kind, Resolution
-from rowtine.core.tasks import Ended, Group, Next, Spawn, Task
-from rowtine.core.values import value
-from rowtine.errors import IncompatibleState, UsageError
+from rowtine.core.phases import WITHDRAWN, Kind, Resolution
+from rowtine.core.places import (
+    Chain,
+    Where,
+    await_chain,
+    may_be_in_a_block,
+    note,
+    refuse_after_interruption,
+    refuse_open_block,
+    where,
+)
+from rowtine.core.tasks import Ended, Group
+from rowtine.errors import IncompatibleState
 
 __all__ = [
     "Continuation",
     "Drive",
-    "Entry",
     "Frame",
     "Raised",
     "Returned",
     "Slot",
     "Step",
     "Suspended",
-    "Wait",
-    "Where",
-    "placed",
 ]
-
-_PACKAGE = Path(__file__).parent.parent
-_OURS = tuple(str(_PACKAGE / name) for name in ("core", "awaitables.py", "fanout.py"))
-"""Frames of these files are not the user's. Those of the demo, which is in the package too, are."""
-
-
-# ------------------------------------------------------------------------------- what is recorded
-
-
-@value
-class Wait:
-    """What a coroutine asked for, as it is recorded and compared.
-
-    `function` is the name of the function or body; for a join it describes the members, so that
-    a nested join can be compared by its row alone.
-    """
-
-    kind: Kind
-    function: str
-    input: Payload = None
-    members: tuple[Wait, ...] = ()
-    children: range | None = None
-    """Of a wait for tasks: the ids of those that it is for."""
-    taken: frozenset[int] = field(default=frozenset(), compare=False)
-    """... and those of them that were waited for before."""
-    next: Next | None = field(default=None, compare=False)
-    """... and how the body names them, before they have ids."""
-    body: Body | None = field(default=None, compare=False)
-    cancel_losers: bool = field(default=True, compare=False)
-    max_failures: int = field(default=0, compare=False)
-    max_concurrency: int | None = field(default=None, compare=False)
-    options: CallOptions = field(default=DEFAULT, compare=False)
-    token: str | None = field(default=None, compare=False)
-
-
-class Entry(Struct, frozen=True):
-    """A wait and what it came to: one line of a journal.
-
-    `at` is the time of the round that it was told in. `decided_by` is the coroutine that decided
-    it, where somebody did: the task that ended, the timer of the time limit. Of a group that was
-    spawned, the value is the id of its first member. `reason` is why it was cancelled.
-    """
-
-    wait: Wait
-    resolution: Resolution = Resolution.RESULT
-    value: Payload = None
-    error: Exception | None = None
-    at: datetime | None = None
-    decided_by: int | None = None
-    reason: str | None = None
-
-
-@value
-class Where:
-    """The user's line at which a coroutine is suspended, and the await stack down to it."""
-
-    file: str
-    line: int
-    stack: tuple[str, ...] = ()
-
-
-def record(directive: Directive[Any], codec: Codec) -> Wait:
-    """What `directive` asks for, encoded; raises what the codec raises, at the await."""
-    match directive:
-        case Call():
-            if directive.options.key is not None:
-                raise UsageError(
-                    f"{directive!r} has a key: keys are for calls that are started from outside"
-                )
-            return Wait(
-                directive.kind,
-                directive.function,
-                codec.encode_arguments(directive.arguments),
-                options=directive.options,
-            )
-        case Inline():
-            return Wait(
-                Kind.COROUTINE,
-                directive.body.name,
-                codec.encode_arguments(directive.arguments),
-                body=directive.body,
-            )
-        case Join():
-            members = tuple(_record_member(member, codec) for member in directive.members)
-            return Wait(
-                directive.kind,
-                _signature(directive.kind, members),
-                members=members,
-                cancel_losers=directive.cancel_losers,
-                max_failures=directive.max_failures,
-                max_concurrency=directive.max_concurrency,
-            )
-        case Task():
-            return record(directive.next(), codec)
-        case Next():
-            return _record_next(directive)
-        case _:
-            raise TypeError(f"cannot await {directive!r} here")
-
-
-def record_spawn(asked: Spawn, codec: Codec) -> Wait:
-    """What is begun now and waited for later, encoded; raises as `record` does."""
-    members = tuple(_record_member(member, codec) for member in asked.members)
-    if asked.token is not None:
-        members = tuple(replace(member, token=asked.token) for member in members)
-    return Wait(
-        Kind.SPAWN,
-        _signature(Kind.SPAWN, members),
-        members=members,
-        cancel_losers=not asked.shielded,
-        max_concurrency=asked.max_concurrency,
-    )
-
-
-def _record_next(directive: Next) -> Wait:
-    group, within = directive.group, directive.within
-    one = len(within) == 1
-    function = group.wait.members[within.start].function if one else group.wait.function
-    return placed(Wait(Kind.TASK, function, cancel_losers=False, next=directive))
-
-
-def placed(wait: Wait) -> Wait:
-    """The wait with the ids of the tasks that it is for, where they have them by now."""
-    if wait.next is not None and (first := wait.next.group.first) is not None:
-        within = wait.next.within
-        return replace(
-            wait,
-            children=range(first + within.start, first + within.stop),
-            taken=frozenset(first + member for member in wait.next.taken),
-        )
-    if any(member.next is not None or member.members for member in wait.members):
-        return replace(wait, members=tuple(placed(member) for member in wait.members))
-    return wait
-
-
-def _record_member(member: object, codec: Codec) -> Wait:
-    if isinstance(member, Directive):
-        return record(member, codec)  # pyright: ignore[reportUnknownArgumentType]
-    if asyncio.iscoroutine(member):
-        name = getattr(member, "__qualname__", repr(member))
-        member.close()  # never started, so there is nothing of the user's to run
-        raise TypeError(
-            f"{name} is a plain coroutine: mark it with @app.coroutine to pass it to "
-            "gather, any or race (or await it directly)"
-        )
-    raise TypeError(
-        f"{member!r} is not awaitable durably: gather, any and race take calls of an "
-        "@app.function or @app.coroutine, rowtine.call, rowtine.sleep, and each other"
-    )
-
-
-_LONGEST_SIGNATURE = 200
-
-
-def _signature(kind: Kind, members: Sequence[Wait]) -> str:
-    names = ", ".join(member.function for member in members)
-    if len(names) > _LONGEST_SIGNATURE:
-        names = f"{len(members)} members: {names[: _LONGEST_SIGNATURE - 40]}..."
-    return f"{kind}({names})"
-
-
-def mismatch(recorded: Wait, came: Wait, codec: Codec) -> str | None:
-    """Say how `came` differs from what was recorded, or None if the journal fits.
-
-    Kind and function gate. Inputs are compared after the recorded one has gone through today's
-    types, so that a new optional field of a class is no difference.
-    """
-    if (recorded.kind, recorded.function) != (came.kind, came.function):
-        return f"recorded {_describe(recorded)}, the code now asks for {_describe(came)}"
-    if recorded.kind in JOIN_KINDS and not recorded.members:
-        return None  # a nested join is recorded by its signature alone
-    if recorded.children is not None and recorded.children != came.children:
-        return f"recorded a wait for {_tasks(recorded)}, the code now waits for {_tasks(came)}"
-    if len(recorded.members) != len(came.members):
-        return f"recorded {len(recorded.members)} members, the code now has {len(came.members)}"
-    for i, (old, new) in enumerate(zip(recorded.members, came.members, strict=True)):
-        if difference := mismatch(old, new, codec):
-            return f"member {i}: {difference}"
-    if recorded.input == came.input:
-        return None
-    try:
-        renewed = codec.encode_arguments(codec.decode_arguments(recorded.input))
-    except Exception as error:
-        return f"the recorded input of {_describe(recorded)} cannot be read: {error}"
-    if renewed == came.input:
-        return None
-    what = _describe(recorded)
-    return f"{what} was recorded with input {_short(renewed)}, now it is {_short(came.input)}"
-
-
-def _describe(wait: Wait) -> str:
-    plain = wait.kind in JOIN_KINDS or wait.kind is Kind.SPAWN
-    return wait.function if plain else f"{wait.kind} {wait.function}"
-
-
-def _tasks(wait: Wait) -> str:
-    ids = wait.children or range(0)
-    return f"task {ids.start}" if len(ids) == 1 else f"tasks {ids.start} to {ids.stop - 1}"
-
-
-def _short(payload: Payload) -> str:
-    text = str(payload)
-    return text if len(text) <= 200 else text[:200] + "..."
 
 
 # ------------------------------------------------------------------------------ what is suspended
@@ -424,7 +219,7 @@ class _Replay:
             return end
         how = "returns" if isinstance(end, Returned) else f"raises {end.error!r}"
         raise IncompatibleState(
-            f"{self.name}, wait {self.at}: recorded {_describe(self.feed[self.at].wait)}, "
+            f"{self.name}, wait {self.at}: recorded {describe(self.feed[self.at].wait)}, "
             f"the code now {how} before it"
         )
 
@@ -565,7 +360,7 @@ class Drive:
                 return self._suspended(wait, chain)
             outcome = replay.next(wait)
 
-    def _suspended(self, wait: Wait, chain: _Chain) -> Suspended:
+    def _suspended(self, wait: Wait, chain: Chain) -> Suspended:
         running = self._frame.running
         if not running.natives:
             return Suspended(wait, where(chain))
@@ -617,7 +412,7 @@ def _await_natively(
     """
     running = frame.running
     if interruptible and frame.coroutine is not None:
-        _note(running, await_chain(frame.coroutine))
+        note(running, await_chain(frame.coroutine))
     if running.cancelling and interruptible:
         running.cancelling, running.interrupted, running.told = False, True, None
         return None, _told_to_stop(running.reason)
@@ -655,144 +450,3 @@ def _part(value: Payload, codec: Codec) -> Any:
 
 def _told_to_stop(reason: str | None) -> asyncio.CancelledError:
     return asyncio.CancelledError() if reason is None else asyncio.CancelledError(reason)
-
-
-# -------------------------------------------------------------------------- where it is suspended
-
-_Chain = list[tuple[Any, types.FrameType]]
-
-_PARTS: dict[type[Any], Callable[[Any], tuple[Any, Any]]] = {
-    types.CoroutineType: attrgetter("cr_frame", "cr_await"),
-    types.GeneratorType: attrgetter("gi_frame", "gi_yieldfrom"),
-    types.AsyncGeneratorType: attrgetter("ag_frame", "ag_await"),
-}
-
-
-def await_chain(coroutine: NativeCoroutine[Any, Any, Any]) -> _Chain:
-    """A suspended coroutine, what it awaits, what that awaits, and so on; with their frames."""
-    chain: _Chain = []
-    link: Any = coroutine
-    while link is not None:
-        if parts := _PARTS.get(link.__class__):
-            frame, awaited = parts(link)
-            chain.append((link, frame))
-            link = awaited
-        else:
-            # What `__await__` of a coroutine or a step of an async generator gives, which does
-            # not say whose it is.
-            link = next((held for held in gc.get_referents(link) if type(held) in _PARTS), None)
-    return chain
-
-
-def where(chain: _Chain) -> Where | None:
-    """The innermost line of the user's code in an await chain."""
-    lines = tuple(
-        [
-            (frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
-            for _, frame in chain
-            if not frame.f_code.co_filename.startswith(_OURS)
-        ]
-    )
-    return _where(lines) if lines else None
-
-
-@functools.lru_cache(maxsize=1_000)
-def _where(lines: tuple[tuple[str, int, str], ...]) -> Where:
-    """Kept, because bodies are seen at the same few places again and again."""
-    file, line, _ = lines[-1]
-    return Where(file, line, tuple(f"{file}:{line} in {name}" for file, line, name in lines))
-
-
-_INSTALLED = tuple(
-    str(path)
-    for name, path in sysconfig.get_paths().items()
-    if name in ("stdlib", "platstdlib", "purelib", "platlib")
-)
-
-
-def _note(running: Running, chain: _Chain) -> None:
-    """Remember where a body awaits natively: the innermost line of its own code.
-
-    Further in are asyncio and an HTTP client, say. A body that is itself installed cannot be told
-    from these by its file; of that, its own line.
-    """
-    place = where([link for link in chain if not _is_installed(link[1])] or chain[:1])
-    if place is not None:
-        running.natives[place] = None
-
-
-def _is_installed(frame: types.FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(_INSTALLED)
-
-
-_OPEN = {
-    asyncio.Timeout: "use rowtine.timeout",
-    asyncio.TaskGroup: "use rowtine.gather",
-    asyncio.Lock: "leave the block first",
-    asyncio.Semaphore: "leave the block first",
-    asyncio.Condition: "leave the block first",
-}
-"""Blocks that belong to one task of one event loop, and what to do instead of awaiting in them."""
-
-
-def refuse_after_interruption() -> None:
-    """Raise UsageError: a body was told to stop in a native await and now awaits durably.
-
-    It may end here, but it cannot suspend: at which point of which native await it was stopped is
-    not recorded (and would not come again), so a rebuild would take it past that point.
-    """
-    raise UsageError(
-        "a durable await in the clean-up of a coroutine that was told to stop in a native "
-        "await, which a rebuild could not repeat: do the native part in an @app.function"
-    )
-
-
-_ENTERS = opcode.opmap.get("BEFORE_ASYNC_WITH", opcode.opmap.get("LOAD_SPECIAL"))
-"""What ``async with`` is compiled to: the latter from Python 3.14 on."""
-
-_LOOKED_THROUGH: dict[int, tuple[types.CodeType, bool]] = {}
-"""By the id of a code object, which it keeps from being given to another: a hash of its own would
-be one of all its instructions."""
-
-
-def _opens_blocks(code: types.CodeType) -> bool:
-    """Whether a frame of this code may hold an ``__aexit__``: there is an ``async with`` in it, or
-    the name."""
-    if (found := _LOOKED_THROUGH.get(id(code))) is None:
-        opens = _ENTERS is None or _ENTERS in code.co_code[::2] or "__aexit__" in code.co_names
-        if len(_LOOKED_THROUGH) >= 10_000:  # of code that is made again and again
-            _LOOKED_THROUGH.clear()
-        found = _LOOKED_THROUGH[id(code)] = code, opens
-    return found[1]
-
-
-def may_be_in_a_block(coroutine: NativeCoroutine[Any, Any, Any]) -> bool:
-    """Whether it takes an await chain, and `refuse_open_block`, to say."""
-    link: Any = coroutine
-    while link is not None:
-        kind = link.__class__
-        if kind is types.CoroutineType:
-            code, link = link.cr_code, link.cr_await
-        elif kind is types.GeneratorType:
-            code, link = link.gi_code, link.gi_yieldfrom
-        else:
-            return True
-        if _opens_blocks(code):
-            return True
-    return False
-
-
-def refuse_open_block(chain: _Chain) -> None:
-    """Raise UsageError if a body awaits inside a block that cannot outlive this process.
-
-    Of an open ``async with`` the frame holds the bound ``__aexit__``.
-    """
-    links = [link for link, frame in chain if _opens_blocks(frame.f_code)]
-    for held in gc.get_referents(*links):
-        if type(held) is MethodType and held.__name__ == "__aexit__":
-            for block, instead in _OPEN.items():
-                if isinstance(held.__self__, block):
-                    raise UsageError(
-                        f"a durable await inside an open asyncio.{block.__name__}, "
-                        f"which a rebuild could not restore: {instead}"
-                    )

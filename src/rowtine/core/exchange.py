@@ -8,11 +8,11 @@ from typing import Any
 
 from msgspec import Struct
 
-from rowtine.core.coroutine import Where
 from rowtine.core.directives import Call
 from rowtine.core.options import DEFAULT, CallOptions
 from rowtine.core.payload import Arguments, Payload
 from rowtine.core.phases import WITHDRAWN, Kind, Resolution
+from rowtine.core.places import Where
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine, State
 from rowtine.core.status import Status

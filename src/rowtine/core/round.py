@@ -11,17 +11,7 @@ from datetime import datetime
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from rowtine.core.coroutine import (
-    Continuation,
-    Entry,
-    Frame,
-    Slot,
-    Step,
-    Suspended,
-    Wait,
-    Where,
-    placed,
-)
+from rowtine.core.coroutine import Continuation, Frame, Slot, Step, Suspended
 from rowtine.core.ends import failure, result_of, success
 from rowtine.core.exchange import CallRequest, Changes, Exit, Input, JoinChange, Output, Polling
 from rowtine.core.futures import (
@@ -32,8 +22,10 @@ from rowtine.core.futures import (
     RaceFuture,
     join_future,
 )
+from rowtine.core.journal import Entry, Wait, placed
 from rowtine.core.payload import Codec, Payload
 from rowtine.core.phases import CALL_KINDS, JOIN_KINDS, Kind, Resolution
+from rowtine.core.places import Where
 from rowtine.core.present import Present
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine, Loader, State

@@ -7,15 +7,7 @@ import sys
 from copy import copy
 from typing import Any
 
-from rowtine.core.coroutine import (
-    Continuation,
-    Entry,
-    Frame,
-    Raised,
-    Returned,
-    Slot,
-    Suspended,
-)
+from rowtine.core.coroutine import Continuation, Frame, Raised, Returned, Slot, Suspended
 from rowtine.core.directives import Body
 from rowtine.core.ends import result_of
 from rowtine.core.exchange import (
@@ -28,6 +20,7 @@ from rowtine.core.exchange import (
     Polling,
 )
 from rowtine.core.futures import CallFuture
+from rowtine.core.journal import Entry
 from rowtine.core.payload import Codec, Identity
 from rowtine.core.phases import CALL_KINDS
 from rowtine.core.results import CoroutineResult

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rowtine.core.coroutine import Continuation, Wait
+from rowtine.core.coroutine import Continuation
 from rowtine.core.futures import Future
+from rowtine.core.journal import Wait
 from rowtine.core.phases import Kind
 from rowtine.core.results import CoroutineResult
 

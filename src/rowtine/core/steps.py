@@ -7,20 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rowtine.core import eager
-from rowtine.core.coroutine import (
-    Continuation,
-    Drive,
-    Entry,
-    Frame,
-    Raised,
-    Slot,
-    Step,
-    Wait,
-    Where,
-)
+from rowtine.core.coroutine import Continuation, Drive, Frame, Raised, Slot, Step
 from rowtine.core.exchange import CallRequest
+from rowtine.core.journal import Entry, Wait
 from rowtine.core.payload import Codec
 from rowtine.core.phases import Resolution
+from rowtine.core.places import Where
 from rowtine.core.results import CallResult
 from rowtine.core.state import Coroutine, State
 from rowtine.errors import IncompatibleState

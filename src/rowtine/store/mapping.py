@@ -9,9 +9,10 @@ from typing import Any
 from msgspec import structs
 
 from rowtine.codec import class_name
-from rowtine.core.coroutine import Continuation, Entry, Wait
+from rowtine.core.coroutine import Continuation
 from rowtine.core.directives import Body
 from rowtine.core.futures import CallFuture, Remaining, join_future
+from rowtine.core.journal import Entry, Wait
 from rowtine.core.phases import WITHDRAWN, Kind, Resolution
 from rowtine.core.results import CallResult, CoroutineResult
 from rowtine.core.state import Coroutine

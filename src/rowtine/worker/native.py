@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 
-from rowtine.core.coroutine import Where
+from rowtine.core.places import Where
 
 __all__ = ["report"]
 
