@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
 
 import rowtine
-from acceptance.support import rows
+from acceptance.support import assert_lawful, rows
 from rowtine.store import TransientError, Writer, calls, committing
 
 NewApp = Callable[..., rowtine.App]
@@ -25,19 +25,21 @@ def app(new_app: NewApp, caplog: pytest.LogCaptureFixture) -> rowtine.App:
     caplog.set_level(logging.CRITICAL, "rowtine")
     RAN.clear()
     FAILED.clear()
-    made = new_app()
+    return define(new_app())
 
-    @made.function(name="step", retry=rowtine.Retry(max_attempts=1))
+
+def define(app: rowtine.App) -> rowtine.App:
+    @app.function(name="step", retry=rowtine.Retry(max_attempts=1))
     def step(x: int) -> int:
         RAN.append(x)
         return x
 
-    @made.function(name="main")
+    @app.function(name="main")
     async def main(x: int) -> list[int]:
         first = await step(x)
         return [first, *await rowtine.gather(step(x + 1), step(x + 2)), await step(x + 3)]
 
-    return made
+    return app
 
 
 def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,3 +133,26 @@ def test_a_claim_whose_commit_nobody_has_heard_of_uses_up_no_attempt(
     assert sorted(RAN) == [0, 1, 2]
     steps = rows(database_url, "calls")
     assert [(row["attempt"], row["claim"]) for row in steps] == [(1, 2)] * 3
+
+
+def test_a_notice_that_cannot_be_sent_costs_no_batch(
+    postgresql_url: str, warm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker has no place for it tells to others, after the commit, which stands."""
+    RAN.clear()
+    FAILED.clear()
+
+    def fail(*_: Any) -> None:
+        FAILED.append("notice")
+        raise OSError("the connection broke")
+
+    with closing(rowtine.App(postgresql_url, warm=warm, concurrency=1)) as opened:
+        app = define(opened)
+        handle = app.start(rowtine.call("main", 0))
+        monkeypatch.setattr("rowtine.store.notices.send_notice", fail)
+        with app.worker().start():
+            assert handle.result(timeout=20) == [0, 1, 2, 3]
+
+    assert FAILED
+    assert_lawful(postgresql_url)
+    assert sorted(RAN) == [0, 1, 2, 3]

@@ -106,9 +106,9 @@ class Database:
 
 
 class Writer:
-    """Writing transactions of one thread, one after the other on one connection: the server's
-    prepared statements are those of a connection, and looking whether it still lives is a round
-    trip. One that has failed is given up, and the next transaction takes another.
+    """Writing transactions, one after the other on connections that are kept: the server's prepared
+    statements are those of a connection, and looking whether it still lives is a round trip. One
+    that has failed is given up, and the next transaction takes another.
 
     BlockedError if a row is locked by others for more than `patience` seconds: a person who looks
     at it in an open transaction must not stop whoever else writes here."""
@@ -116,48 +116,48 @@ class Writer:
     def __init__(self, database: Database, patience: float = 0.5) -> None:
         self._database = database
         self._patience = patience
-        self._connection: Connection | None = None
-        self._at_once: Connection | None = None
+        self._kept: dict[Engine, Connection] = {}
 
     @property
     def is_open(self) -> bool:
         """Whether `at_once` has a connection, and does not have to wait for one."""
-        return self._at_once is not None
+        return self._database.autocommitting in self._kept
 
     @contextlib.contextmanager
-    def at_once(self) -> Generator[Connection]:
+    def at_once(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
         """As `Database.at_once`."""
-        if not self._database.in_one_statement:
-            with self.writing() as connection:
+        database = self._database
+        if not database.in_one_statement:
+            with self.writing(then) as connection:
                 yield connection
             return
-        with _translated(self._database.url):
-            connection = self._at_once or self._connect(self._database.autocommitting)
-            self._at_once = None
-            try:
-                with connection.begin():
-                    yield connection
-            except BaseException:
-                _discard(connection)
-                raise
-            self._at_once = connection
+        with _translated(database.url), self._on(database.autocommitting, then) as connection:
+            yield connection
 
     @contextlib.contextmanager
     def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
         """As `Database.writing`."""
         engine, url = self._database.engine, self._database.url
-        with _translated(url), write_lock(engine):
-            connection = self._connection or self._connect(engine)
-            self._connection = None
-            try:
-                with connection.begin():
-                    yield connection
-                if then is not None:
-                    then(connection)
-            except BaseException:
-                _discard(connection)
-                raise
-            self._connection = connection
+        with _translated(url), write_lock(engine), self._on(engine, then) as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _on(
+        self, engine: Engine, then: Callable[[Connection], None] | None
+    ) -> Generator[Connection]:
+        connection = self._kept.pop(engine, None) or self._connect(engine)
+        try:
+            with connection.begin():
+                yield connection
+            if then is not None:
+                then(connection)
+        except BaseException:
+            _discard(connection)
+            raise
+        if connection.invalidated:  # by a notice that could not be sent
+            connection.close()
+        else:
+            self._kept[engine] = connection
 
     def _connect(self, engine: Engine) -> Connection:
         connection = engine.connect()
@@ -170,11 +170,9 @@ class Writer:
         return connection
 
     def close(self) -> None:
-        """Close the connections. Not while `writing`."""
-        for connection in (self._connection, self._at_once):
-            if connection is not None:
-                _discard(connection)
-        self._connection = self._at_once = None
+        """Close the connections. Not while one is used."""
+        while self._kept:
+            _discard(self._kept.popitem()[1])
 
 
 def _discard(connection: Connection) -> None:

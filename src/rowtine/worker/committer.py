@@ -270,28 +270,26 @@ class Committer:
     def _write_in_one(self, batch: _Batch, plain: Expected) -> Committed | None:
         """Write a batch in one statement; None if it was not as expected."""
         batch.plain, batch.sent, batch.unheard = None, plain, True
-        with self._writing.connection.at_once() as connection:
-            made = plain.write(connection)
-            batch.unheard = False
-            if made is not None and self._for_others(made.queued):
-                announce(connection, News.CALLS)
-        return made
+        with self._writing.connection.at_once(partial(self._tell, batch)) as connection:
+            batch.done = plain.write(connection)
+        batch.unheard = False
+        return batch.done
 
     def _write(self, batch: _Batch) -> Committed:
         """Write a batch in any case: locks first, then a look, then what holds."""
         rounds, outcomes = batch.items()
-
-        def tell(connection: Connection) -> None:
-            if batch.done is not None and self._for_others(batch.done.queued):
-                announce(connection, News.CALLS)
-
-        with self._writing.connection.writing(tell) as connection:
+        with self._writing.connection.writing(partial(self._tell, batch)) as connection:
             if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
                 # Only the reply to its COMMIT was lost.
                 return batch.done or cast(Expected, batch.sent).made(moment(connection))
             batch.unheard = True
             batch.done = committing.commit(connection, self._codec, rounds, outcomes, batch.mark)
             return batch.done
+
+    def _tell(self, batch: _Batch, connection: Connection) -> None:
+        """Tell others what this worker has no place for."""
+        if batch.done is not None and self._for_others(batch.done.queued):
+            announce(connection, News.CALLS)
 
     # -- what came of it
 
