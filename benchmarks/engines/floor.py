@@ -115,29 +115,33 @@ DONE = """
 
 def accepted(url: str, program: Program) -> list[Move]:
     """The moves that accept an execution of this program. The one that shows them is deleted."""
+    with _shown(url, program) as album:
+        (moves,) = album.moves()
     with psycopg.connect(url, autocommit=True) as connection:
-        album = Album(connection)
-        album.take_picture()
-        engine = Rowtine(url)
-        engine.accept(program, 1)
-        engine.close()
-        album.take_picture()
         connection.execute("DELETE FROM rowtine.calls")
-    (moves,) = album.moves()
     return moves
 
 
 def recorded(url: str, program: Program) -> list[list[Move]]:
     """The moves of one execution of this program; the first accepts it."""
+    with _shown(url, program) as album:
+        engine = Rowtine(url)
+        finished = engine.finished() + 1
+        with observed(album.take_picture), engine.working():
+            until(lambda: engine.finished() >= finished)
+        engine.close()
+        album.take_picture()
+        return album.moves()
+
+
+@contextmanager
+def _shown(url: str, program: Program) -> Generator[Album]:
+    """Pictures of how an execution of this program is accepted."""
     with psycopg.connect(url, autocommit=True) as connection:
         album = Album(connection)
         engine = Rowtine(url)
         album.take_picture()
         engine.accept(program, 1)
-        album.take_picture()
-        finished = engine.finished() + 1
-        with observed(album.take_picture), engine.working():
-            until(lambda: engine.finished() >= finished)
-        album.take_picture()
         engine.close()
-        return album.moves()
+        album.take_picture()
+        yield album

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 
 from benchmarks import bodies
 from benchmarks.commits import Commits
@@ -14,9 +13,7 @@ from benchmarks.engines import PGBENCH, load
 from benchmarks.engines.floor import Floor
 from benchmarks.engines.protocol import Adapter, Program, Shape
 from benchmarks.workloads import insert
-from benchmarks.workloads.workload import Case, Figure, Figures, Workload
-
-FLOOR = "floor"
+from benchmarks.workloads.workload import Case, Figure, Figures, Workload, median_and_p99
 
 INSERT = {"clients": 1, "rows": 1, "seconds": 1}
 
@@ -27,9 +24,10 @@ def measure(engine: str, url: str, case: Case) -> Figures:
     if engine == PGBENCH:
         return {"median": insert.measure(engine, url, INSERT)["latency"]}
     steps = case["steps"]
-    load(engine)(url).prepare()
-    if engine == FLOOR:
-        return _median_and_p99(Floor(url).each(Program(Shape.STEPS, steps)))
+    adapter = load(engine)(url)
+    adapter.prepare()
+    if isinstance(adapter, Floor):
+        return _time_of_a_step(adapter.each(Program(Shape.STEPS, steps)))
     one, commits = Commits(url), Commits(url)
     with one:  # what a run costs beside its steps: to vacuum all tables, for one
         _run(engine, url, 1)
@@ -41,15 +39,14 @@ def measure(engine: str, url: str, case: Case) -> Figures:
         adapter = _run(engine, url, steps)
         ends = [entry.at for entry in bodies.read(ledger)]
     return {
-        **_median_and_p99([later - earlier for earlier, later in pairwise(ends)]),
+        **_time_of_a_step([later - earlier for earlier, later in pairwise(ends)]),
         **({} if adapter.self_contained else commits.per_more(one, steps - 1)),
     }
 
 
-def _median_and_p99(seconds: Sequence[float]) -> Figures:
-    """In milliseconds."""
-    ordered = sorted(1000 * each for each in seconds)
-    return {"median": median(ordered), "p99": ordered[int(len(ordered) * 0.99)]}
+def _time_of_a_step(seconds: Iterable[float]) -> Figures:
+    middle, p99 = median_and_p99(seconds)
+    return {"median": middle, "p99": p99}
 
 
 def _run(engine: str, url: str, steps: int) -> Adapter:
@@ -69,7 +66,7 @@ CHAIN = Workload(
         Figure("transactions", "transactions/step"),
         Figure("sqlalchemy", "SQLAlchemy commits/step"),
     ),
-    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", FLOOR, PGBENCH),
+    ("rowtine", "rowtine-sync", "dbos", "dbos-sync", "absurd", "restate", "floor", PGBENCH),
     measure,
     quick=({"steps": 100},),
     full=({"steps": 100},),

@@ -6,7 +6,6 @@ import tempfile
 import time
 from contextlib import AbstractContextManager
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks import bodies
@@ -14,7 +13,7 @@ from benchmarks.engines import load
 from benchmarks.engines.protocol import JOB, Adapter, Program, Shape
 from benchmarks.processes import serving
 from benchmarks.waiting import until
-from benchmarks.workloads.workload import Case, Figure, Figures, Workload
+from benchmarks.workloads.workload import Case, Figure, Figures, Workload, median_and_p99
 
 SETTLE = 3.0
 """Seconds until a worker is idle that has just begun."""
@@ -50,9 +49,9 @@ def measure(engine: str, url: str, case: Case) -> Figures:
         until(lambda: len(bodies.read(ledger)) >= count, pause=0.05)
         entries = sorted(bodies.read(ledger))
     adapter.close()
-    waits = [1000 * (entry.at - at) for entry, at in zip(entries, started, strict=True)]
-    ordered = sorted(waits[WARM_UP:])
-    return {"p50": median(ordered), "p99": ordered[int(len(ordered) * 0.99)]}
+    waits = [entry.at - at for entry, at in zip(entries, started, strict=True)]
+    p50, p99 = median_and_p99(waits[WARM_UP:])
+    return {"p50": p50, "p99": p99}
 
 
 def _worker(engine: str, adapter: Adapter) -> AbstractContextManager[Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 
 from benchmarks.databases import POSTGRESQL
 
@@ -45,6 +46,12 @@ class Workload:
 
     def engines_on(self, database: str) -> tuple[str, ...]:
         return self.engines if database == POSTGRESQL else self.sqlite
+
+
+def median_and_p99(seconds: Iterable[float]) -> tuple[float, float]:
+    """In milliseconds."""
+    ordered = sorted(1000 * each for each in seconds)
+    return median(ordered), ordered[int(len(ordered) * 0.99)]
 
 
 SINGULAR = {"processes": "process"}

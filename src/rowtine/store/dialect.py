@@ -259,8 +259,8 @@ def has_notices(bind: Engine | Connection) -> bool:
 def send_notice(connection: Connection, channel: str, about: str) -> None:
     """NOTIFY, for a connection without a transaction; DatabaseError if it did not go out.
 
-    On a connection that is not in autocommit it is sent past the cursor, which would have to be
-    told to begin no transaction and back, and put right if it is interrupted. At its commit it
+    In autocommit it is a statement like any other, for which an errand can wait. Else it is sent
+    past the cursor, which would have to be told to begin no transaction and back. At its commit it
     takes a lock that all databases of the server share, but only for as long as 40 bytes of log
     need that nobody waits for: what it commits has changed no row, so the server does not flush.
     """

@@ -101,11 +101,6 @@ _CALLS = (
 )
 
 
-def _locked(rows: Select[*tuple[Any, ...]], name: str, *, skip: bool = False) -> CTE:
-    locking = rows.with_for_update(key_share=True, skip_locked=skip)
-    return locking.cte(name).prefix_with("MATERIALIZED")
-
-
 _ROOTS = select(
     literal("root").label("what"),
     as_text(calls.c.id).label("id"),
@@ -116,16 +111,17 @@ _ROOTS = select(
 ).where(among(calls.c.id, "roots"), calls.c.cancelling)
 
 
-def _lock(states: CTE, calls: CTE) -> Prepared:
+def _lock(*, skip: bool) -> Prepared:
+    def locked(rows: Select[*tuple[Any, ...]], name: str) -> CTE:
+        locking = rows.with_for_update(key_share=True, skip_locked=skip)
+        return locking.cte(name).prefix_with("MATERIALIZED")
+
+    states, calls = locked(_STATES, "locked_states"), locked(_CALLS, "locked_calls")
     # An Append runs its parts one after the other: the states are locked before the calls.
     return Prepared(union_all(select(states), select(calls), _ROOTS))
 
 
-_LOCK = _lock(_locked(_STATES, "locked_states"), _locked(_CALLS, "locked_calls"))
-
-_LOCK_FREE = _lock(
-    _locked(_STATES, "locked_states", skip=True), _locked(_CALLS, "locked_calls", skip=True)
-)
+_LOCK, _LOCK_FREE = _lock(skip=False), _lock(skip=True)
 
 
 def lock(

@@ -1,5 +1,5 @@
-"""The worker's way to the database: dedicated threads with synchronous transactions. The event
-loop only queues what it wants, and waits.
+"""The worker's way to the database. The event loop says what it wants, and does other things until
+it is told what came of it: reads are made in threads, and all who write stand in one line.
 """
 
 from __future__ import annotations
@@ -78,17 +78,13 @@ class Gateway:
             with self.database.reading() as connection:
                 return work(connection)
 
-        return await self._persist(self._beside, transaction)
+        loop = asyncio.get_running_loop()
+        return await self._persist(lambda: loop.run_in_executor(self._reader, transaction))
 
-    async def write(
-        self,
-        work: Callable[[Connection], T],
-        then: Callable[[Connection], None] | None = None,
-    ) -> T:
-        """Run `work` in a writing transaction, and `then` after its commit; likewise. `work` must
-        bear repetition: where the reply to a COMMIT is lost, whether it happened is unknown."""
-
-        return await self._persist(self._in_thread, lambda: self._write(work, then))
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a writing transaction; likewise. It must bear repetition: where the reply
+        to a COMMIT is lost, whether it happened is unknown."""
+        return await self._in_line(self._writing.in_thread, lambda: self._write(work))
 
     async def write_at_once(
         self,
@@ -104,8 +100,8 @@ class Gateway:
             with self._writing.connection.at_once() as connection:
                 return work(connection)
 
-        do = self._at_once if before is None else self._in_thread
-        return await self._persist(do, statements)
+        writing = self._writing
+        return await self._in_line(writing.in_thread if before else writing.at_once, statements)
 
     async def write_unless_blocked(self, work: Callable[[Connection], T]) -> T | None:
         """`write`; None, and nothing is written, if others have locked a row of it for longer than
@@ -118,37 +114,27 @@ class Gateway:
                 log.warning("%s", error)
                 return None
 
-        return await self._persist(self._in_thread, transaction)
+        return await self._in_line(self._writing.in_thread, transaction)
 
-    def _write(
-        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
-    ) -> T:
-        with self._writing.connection.writing(then) as connection:
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        with self._writing.connection.writing() as connection:
             return work(connection)
 
-    async def _persist(
-        self, do: Callable[[Callable[[], T]], Awaitable[T]], transaction: Callable[[], T]
-    ) -> T:
+    async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         failures = 0
         while True:
             try:
-                return await do(transaction)
+                return await attempt()
             except TransientError as error:
                 failures += 1
                 log.warning("%s (try %d)", error, failures)
                 await asyncio.sleep(backoff(failures, clock.jitter()))
 
-    async def _beside(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+    async def _in_line(self, do: Callable[..., None], work: Callable[[], T]) -> T:
+        """What some work comes to that `Writing` does one way or the other, when it is its turn."""
+        return await self._persist(lambda: self._turn(do, work))
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await self._in_line(work, self._writing.in_thread)
-
-    async def _at_once(self, work: Callable[[], T]) -> T:
-        return await self._in_line(work, self._writing.at_once)
-
-    async def _in_line(self, work: Callable[[], T], do: Callable[..., None]) -> T:
-        """What the work comes to, when it is its turn."""
+    async def _turn(self, do: Callable[..., None], work: Callable[[], T]) -> T:
         told: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         def then(value: T) -> None:
