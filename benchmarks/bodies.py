@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -31,6 +32,9 @@ class _Process:
     """A file descriptor. One write of a line with O_APPEND is never mixed with another's."""
     seconds: float = 0.0
     runs: int = 0
+    awaited: int = 0
+    """At how many runs those are told who wait for them."""
+    reached: threading.Event = field(default_factory=threading.Event)
     observe: Callable[[], None] = field(default=lambda: None)
 
 
@@ -58,6 +62,8 @@ def now() -> float:
 
 def _ran(workflow: int, step: int) -> int:
     _process.runs += 1
+    if _process.runs >= _process.awaited:
+        _process.reached.set()
     _process.observe()
     if _process.ledger is not None:
         os.write(_process.ledger, f"{workflow} {step} {now():.6f}\n".encode())
@@ -79,6 +85,14 @@ async def async_body(workflow: int, step: int) -> int:
 def runs() -> int:
     """How many bodies have run in this process."""
     return _process.runs
+
+
+def after(count: int) -> threading.Event:
+    """Set when so many more bodies have run in this process: who waits need not look, and takes
+    nothing from those that run. One at a time."""
+    _process.reached = threading.Event()
+    _process.awaited = _process.runs + count
+    return _process.reached
 
 
 @contextmanager

@@ -109,11 +109,12 @@ class Engine(ABC):
         self.accept(program, count)
         settle(self.url)
         finished = self.finished() + count
-        ran = bodies.runs() + count * program.bodies
+        over = bodies.after(count * program.bodies)
         began = bodies.now()
         with self.working():
             # The database is asked only when the last body has run: the question costs something.
-            until(lambda: bodies.runs() >= ran, pause=0.005)
+            if not over.wait(240):
+                raise TimeoutError("bodies that were to run have not run within 240 s")
             until(lambda: self.finished() >= finished)
             return bodies.now() - began
 

@@ -172,8 +172,7 @@ class App(Shared):
         schema.check_once(self.database)
         news = _news_of(new)
         announced = partial(announce, news=news, by=self.database.sender)
-        with self.database.at_once(announced) as connection:
-            accepted = calls.accept(connection, new)
+        accepted = self.database.at_once(partial(calls.accept, new=new), announced)
         self._wake_workers(news)
         if accepted.id != new.id:
             self._refuse_other_arguments(new, accepted)

@@ -54,8 +54,7 @@ def write(hand: Hand, batch: Expected | None) -> Committed | None:
     assert batch is not None
     writer = Writer(hand.app.database)
     try:
-        with writer.at_once() as connection:
-            return batch.write(connection)
+        return writer.at_once(batch.write)
     finally:
         writer.close()
 

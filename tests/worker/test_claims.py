@@ -324,7 +324,7 @@ def test_an_answer_costs_no_claim_of_calls_and_no_look(
         return due(connection, functions)
 
     # It wakes the worker once more as soon as it has heard itself.
-    monkeypatch.setattr(Listener, "start", lambda _: None)
+    monkeypatch.setattr(Listener, "start", lambda *_: None)
     monkeypatch.setattr(calls, "claim", counted)
     monkeypatch.setattr(rounds, "claim_rounds", counted_rounds)
     monkeypatch.setattr(calls, "due", counted_look)

@@ -40,12 +40,12 @@ async def errand(database: Database, statement: str, **values: Any) -> tuple[Any
 
     def work() -> Any:
         threads.append(threading.current_thread())
-        with writing.connection.at_once() as connection:
-            return connection.execute(text(statement), values).scalar()
+        return writing.connection.at_once(
+            lambda connection: connection.execute(text(statement), values).scalar()
+        )
 
     threads: list[threading.Thread] = []
-    with writing.connection.at_once():
-        pass  # now it is open
+    writing.connection.at_once(lambda _: None)  # now it is open
     try:
         writing.at_once(
             work, lambda value: told.set_result((value, NAME.get())), told.set_exception

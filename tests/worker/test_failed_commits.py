@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
 
 import rowtine
 from acceptance.support import assert_lawful, rows
-from rowtine.store import TransientError, Writer, calls, committing
+from rowtine.store import Connection, TransientError, Writer, calls, committing
 
 NewApp = Callable[..., rowtine.App]
 
@@ -53,14 +53,13 @@ def let_the_first_claim_fail(monkeypatch: pytest.MonkeyPatch) -> None:
         return claimed
 
     def breaking(way: Callable[..., Any]) -> Callable[..., Any]:
-        @contextmanager
-        def writes(*arguments: Any) -> Iterator[Any]:
+        def writes(*arguments: Any) -> Any:
             of_thread.fails = False
-            with way(*arguments) as connection:
-                yield connection
+            value = way(*arguments)
             if of_thread.fails:
                 FAILED.append("claim")
                 raise TransientError("the connection broke")
+            return value
 
         return writes
 
@@ -81,15 +80,19 @@ def let_every_other_batch_fail(monkeypatch: pytest.MonkeyPatch, when: str) -> No
         of_thread.fails = len(batches) % 2 == 1
         return held
 
-    @contextmanager
-    def writes(self: Writer, *more: Any) -> Iterator[Any]:
+    def writes(self: Writer, work: Callable[[Connection], Any], *more: Any) -> Any:
         of_thread.fails = False
-        with writing(self, *more) as connection:
-            yield connection
+
+        def works(connection: Connection) -> Any:
+            value = work(connection)
             if of_thread.fails and when == "before":
                 fail()
+            return value
+
+        value = writing(self, works, *more)
         if of_thread.fails:
             fail()
+        return value
 
     def fail() -> None:
         FAILED.append(when)

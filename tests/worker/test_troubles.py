@@ -12,10 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import Connection
 
 import rowtine
 from acceptance.support import assert_lawful, rows, wait_until
 from databases import connect, conninfo, query
+from rowtine.store import calls
 
 NewApp = Callable[..., rowtine.App]
 
@@ -114,6 +116,51 @@ def test_an_outcome_waits_until_the_tables_are_back(
 
     assert RAN == [7]
     assert [row["attempt"] for row in rows(postgresql_url, "calls")] == [1]
+
+
+def test_connections_that_were_ended_while_nobody_used_them_cost_no_error(
+    postgres: rowtine.App, postgresql_url: str
+) -> None:
+    """Nothing is asked of them before they are used."""
+    handles: list[rowtine.Handle[Any]] = []
+
+    def start() -> None:
+        handles.append(postgres.start(rowtine.call("held", 7)))
+
+    def read() -> None:
+        with pytest.raises(TimeoutError):
+            handles[-1].result(timeout=0)
+
+    def write() -> None:
+        handles.pop().cancel()
+
+    for use in (start, start, read, read, write, write):
+        use()
+        assert terminate(postgresql_url) > 0
+
+    assert query(postgresql_url, "select phase from calls") == [("done",), ("done",)]
+
+
+def test_a_start_whose_reply_is_lost_is_sent_again_and_accepted_once(
+    postgres: rowtine.App, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    accept = calls.accept
+
+    def accept_and_lose(connection: Connection, new: calls.NewCall) -> calls.Accepted:
+        accepted = accept(connection, new)
+        sent.append(accepted.id)
+        if len(sent) == 1:
+            driver: Any = connection.connection.driver_connection
+            query(postgresql_url, f"select pg_terminate_backend({driver.info.backend_pid}, 60000)")
+            connection.exec_driver_sql("select 1")
+        return accepted
+
+    monkeypatch.setattr(calls, "accept", accept_and_lose)
+    handle = postgres.start(rowtine.call("held", 7))
+
+    assert sent == [handle.id] * 2
+    assert query(postgresql_url, "select count(*) from calls") == [(1,)]
 
 
 def test_a_server_that_cannot_be_reached_for_a_while_is_waited_for(

@@ -49,6 +49,7 @@ from rowtine.store.types import (
     moment_values,
     now,
     seconds_since,
+    soon_on_disk,
 )
 
 __all__ = [
@@ -223,7 +224,12 @@ _CALLERS_GO_ON = (_goes_on(calls.c.execution_id), _goes_on(calls.c.root_id))
 def claim(
     connection: Connection, worker: str, functions: Collection[str], limit: int, lease: float
 ) -> list[Claimed]:
-    """Take up to `limit` due calls of these functions, the oldest first, for `lease` seconds."""
+    """Take up to `limit` due calls of these functions, the oldest first, for `lease` seconds.
+
+    A server may forget a claim in a crash: then the body begins once more, as if the worker had
+    died. The outcome of the first is as good, and whichever commits first is the only one. Where
+    the number of attempts is limited, claims have to be `leases.put_on_disk`.
+    """
     if not functions or limit < 1:
         return []
     values = {"functions": functions, "most": limit, "by": worker, "lease": lease}
@@ -283,7 +289,7 @@ def _claim_of(dialect: str) -> Prepared:
     )
     return Prepared(
         update(calls)
-        .where(calls.c.id.in_(select(due.c.id)))
+        .where(calls.c.id.in_(select(due.c.id)), soon_on_disk())
         .values(
             phase=Phase.RUNNING.value,
             claim=calls.c.claim + 1,

@@ -45,6 +45,7 @@ except ImportError:  # pragma: no cover
     fcntl = None
 
 __all__ = [
+    "at_once",
     "database_url",
     "each_of",
     "errands",
@@ -124,36 +125,42 @@ _SESSION = (
     " -c jit=off -c max_parallel_workers_per_gather=0"
     # Moments in any other zone take the driver three times as long to read.
     " -c timezone=UTC"
+    " -c default_transaction_isolation=read\\ committed"
 )
 
 
 def make_engine(url: URL, schema: str, *, pool_size: int = 5) -> Engine:
-    """An engine of our own: parameters stay out of errors, connections are checked before use."""
-    common: dict[str, Any] = {"hide_parameters": True, "pool_pre_ping": True}
+    """An engine of our own: parameters stay out of errors."""
     if url.get_backend_name() == SQLITE:
         _require_directory(url)
-        engine = create_engine(url, **common, connect_args={"timeout": 30})
+        engine = create_engine(url, hide_parameters=True, connect_args={"timeout": 30})
         event.listen(engine, "connect", _set_pragmas)
-        event.listen(engine, "begin", _begin)
     else:
         driver: Any = url.get_dialect().import_dbapi()
         engine = create_engine(
             url,
-            **common,
+            hide_parameters=True,
             # As the server has them. To translate another style, psycopg takes long statements to
             # pieces each time.
             paramstyle="numeric_dollar",
             pool_size=pool_size,
             max_overflow=5,
-            isolation_level="READ COMMITTED",
+            # The one that was used last, which is open, and has the most in its caches.
+            pool_use_lifo=True,
+            # Like SQLite's: `_begin` begins what is to be one transaction.
+            isolation_level="AUTOCOMMIT",
             connect_args={
                 "cursor_factory": driver.RawCursor,
+                # At its first use, and not at the fifth. All that is sent is sent again, and to
+                # parse and plan a long statement takes longer than to prepare it.
+                "prepare_threshold": 0,
                 "connect_timeout": 10,
                 "application_name": "rowtine",
                 "options": _SESSION,
             },
         )
         event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "begin", _begin)
     return engine.execution_options(schema_translate_map=translate_schema(engine, schema))
 
 
@@ -177,19 +184,38 @@ def in_one_statement(bind: Engine | Connection) -> bool:
     return bind.dialect.name == POSTGRESQL
 
 
-def for_reading(connection: Connection) -> Connection:
-    """One snapshot for all the statements of a transaction that only reads."""
-    reading = connection.execution_options(rowtine_reads=True)
-    if connection.dialect.name == POSTGRESQL:
-        return reading.execution_options(
-            isolation_level="REPEATABLE READ", postgresql_readonly=True
-        )
-    return reading
+_BEGIN = "rowtine_begin"
+"""The option of an engine that says how its transactions begin, if there is one."""
+
+_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+
+def at_once(engine: Engine) -> Engine:
+    """The engine, for writes of which each is committed as it is made, where there is such a
+    thing (`in_one_statement`)."""
+    return engine.execution_options(**{_BEGIN: ""}) if in_one_statement(engine) else engine
+
+
+def for_reading(engine: Engine) -> Engine:
+    """The engine, for transactions that only read: all their statements see one snapshot."""
+    begin = _READ if engine.dialect.name == POSTGRESQL else "BEGIN"
+    return engine.execution_options(**{_BEGIN: begin})
 
 
 def only_reads(connection: Connection) -> bool:
     """Whether its transaction is one `for_reading`."""
-    return bool(connection.get_execution_options().get("rowtine_reads"))
+    return connection.get_execution_options().get(_BEGIN) in (_READ, "BEGIN")
+
+
+def _begin(connection: Connection) -> None:
+    """Neither driver begins a transaction by itself.
+
+    A deferred one of SQLite that reads and then writes fails at once when another has committed in
+    between, whatever the busy timeout: whatever may write begins IMMEDIATE.
+    """
+    writes = "BEGIN" if connection.dialect.name == POSTGRESQL else "BEGIN IMMEDIATE"
+    if begin := connection.get_execution_options().get(_BEGIN, writes):
+        connection.exec_driver_sql(begin)
 
 
 def read_whole_tables(connection: Connection) -> None:
@@ -256,22 +282,15 @@ def has_notices(bind: Engine | Connection) -> bool:
     return bind.dialect.name == POSTGRESQL
 
 
-def send_notice(connection: Connection, channel: str, about: str) -> None:
-    """NOTIFY, for a connection without a transaction; DatabaseError if it did not go out.
+def send_notice(connection: Connection, notice: str) -> None:
+    """NOTIFY, on a connection that is in no transaction: past SQLAlchemy, which would begin one.
 
-    In autocommit it is a statement like any other, for which an errand can wait. Else it is sent
-    past the cursor, which would have to be told to begin no transaction and back. At its commit it
-    takes a lock that all databases of the server share, but only for as long as 40 bytes of log
-    need that nobody waits for: what it commits has changed no row, so the server does not flush.
+    At its commit it takes a lock that all databases of the server share, but only for as long as 40
+    bytes of log need that nobody waits for: what it commits has changed no row, so the server does
+    not flush.
     """
     driver: Any = connection.connection.driver_connection
-    notify = f"NOTIFY \"{channel}\", '{about}'"
-    if driver.autocommit:
-        driver.execute(notify, prepare=False)
-        return
-    result = driver.pgconn.exec_(notify.encode())
-    if result.error_message:
-        raise DatabaseError(result.error_message.decode(errors="replace").strip())
+    driver.execute(notice, prepare=False)
 
 
 def open_listener(engine: Engine, channel: str) -> Any:
@@ -313,12 +332,6 @@ def _set_pragmas(connection: Any, record: Any) -> None:
     ):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _begin(connection: Connection) -> None:
-    # A deferred transaction that reads and then writes fails at once when another has committed in
-    # between, whatever the busy timeout: whatever may write begins IMMEDIATE.
-    connection.exec_driver_sql("BEGIN" if only_reads(connection) else "BEGIN IMMEDIATE")
 
 
 _process_locks: dict[str, threading.Lock] = {}

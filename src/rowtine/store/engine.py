@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from sqlalchemy import Connection, Engine, exc
 from sqlalchemy.engine import URL
@@ -12,6 +13,7 @@ from sqlalchemy.engine import URL
 from rowtine.clock import new_id
 from rowtine.errors import DatabaseError
 from rowtine.store.dialect import (
+    at_once,
     database_url,
     errands,
     for_reading,
@@ -26,6 +28,8 @@ from rowtine.store.dialect import (
 from rowtine.store.tables import SCHEMA
 
 __all__ = ["BlockedError", "Database", "RejectedError", "TransientError", "Writer"]
+
+T = TypeVar("T")
 
 
 class TransientError(DatabaseError):
@@ -53,13 +57,17 @@ class Database:
         self.checked = False
         """Whether the schema was found to be the right one."""
         self.engine = make_engine(self.url, schema, pool_size=pool_size)
-        self.autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
+        self.autocommitting = at_once(self.engine)
+        self._for_reading = for_reading(self.engine)
+        self._kept: list[Connection] = []
+        """One that `at_once` has used, for whoever does next. To take it from the pool, where it is
+        given back and looked after, is a tenth of the time from a start to its body."""
         self.in_one_statement = in_one_statement(self.engine)
         """Whether one statement can write all that belongs together."""
         self.errand = errands(self.engine)
         """Makes an errand of some work with one of these connections, which whoever runs it need
         not wait for; None where there is no such thing."""
-        weakref.finalize(self, self.engine.dispose)
+        weakref.finalize(self, _close, self.engine, self._kept)
 
     @property
     def name(self) -> str:
@@ -70,39 +78,61 @@ class Database:
     def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
         """A transaction that may write; committed at the end of the block, or rolled back. `then`
         is given its connection once it is committed."""
-        with _translated(self.url), write_lock(self.engine), self.engine.connect() as connection:
-            with connection.begin():
-                yield connection
+        with _Translated(self.url), write_lock(self.engine), _begun(self.engine) as connection:
+            yield connection
+            connection.commit()
             if then is not None:
                 then(connection)
 
-    @contextlib.contextmanager
-    def at_once(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
+    def at_once(
+        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
+    ) -> T:
         """For writes of which each statement is whole by itself: on PostgreSQL each is committed as
         it is made, which saves the round trips of a transaction. SQLite has none to save: there it
-        is `writing`. `then` likewise."""
+        is `writing`. `then` likewise.
+
+        `work` must bear repetition. Whether a connection still lives shows when it is used; where
+        it does not, all is done again with another."""
         if not self.in_one_statement:
             with self.writing(then) as connection:
-                yield connection
-            return
-        with _translated(self.url), self.autocommitting.connect() as connection:
-            with connection.begin():
-                yield connection
-            if then is not None:
-                then(connection)
+                return work(connection)
+        with _Translated(self.url):
+            try:
+                return self._at_once(work, then)
+            except exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            return self._at_once(work, then)
+
+    def _at_once(
+        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None
+    ) -> T:
+        try:
+            connection = self._kept.pop()
+        except IndexError:
+            connection = self.autocommitting.connect()
+        try:
+            value = _done(connection, work, then)
+        except BaseException:
+            connection.close()
+            raise
+        if self._kept or connection.invalidated:
+            connection.close()
+        else:
+            self._kept.append(connection)
+        return value
 
     @contextlib.contextmanager
     def reading(self) -> Generator[Connection]:
         """A transaction that only reads, and takes no turn of a writer's."""
-        with _translated(self.url), self.engine.connect() as connection:
-            reading = for_reading(connection)
-            # It ends in a commit: after a rollback the driver forgets what it has prepared.
-            with reading.begin():
-                yield reading
+        with _Translated(self.url), _begun(self._for_reading) as connection:
+            yield connection
+            # Not rolled back: the driver would forget what it has prepared.
+            connection.commit()
 
     def close(self) -> None:
         """Close every connection that is not in use."""
-        self.engine.dispose()
+        _close(self.engine, self._kept)
 
 
 class Writer:
@@ -123,34 +153,33 @@ class Writer:
         """Whether `at_once` has a connection, and does not have to wait for one."""
         return self._database.autocommitting in self._kept
 
-    @contextlib.contextmanager
-    def at_once(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
-        """As `Database.at_once`."""
+    def at_once(
+        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
+    ) -> T:
+        """As `Database.at_once`, but for the repetition."""
         database = self._database
         if not database.in_one_statement:
-            with self.writing(then) as connection:
-                yield connection
-            return
-        with _translated(database.url), self._on(database.autocommitting, then) as connection:
-            yield connection
+            return self.writing(work, then)
+        with _Translated(database.url):
+            return self._on(database.autocommitting, work, then)
 
-    @contextlib.contextmanager
-    def writing(self, then: Callable[[Connection], None] | None = None) -> Generator[Connection]:
-        """As `Database.writing`."""
+    def writing(
+        self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None = None
+    ) -> T:
+        """`work` in a transaction, as `Database.writing` has it."""
         engine, url = self._database.engine, self._database.url
-        with _translated(url), write_lock(engine), self._on(engine, then) as connection:
-            yield connection
+        with _Translated(url), write_lock(engine):
+            return self._on(engine, work, then)
 
-    @contextlib.contextmanager
     def _on(
-        self, engine: Engine, then: Callable[[Connection], None] | None
-    ) -> Generator[Connection]:
+        self,
+        engine: Engine,
+        work: Callable[[Connection], T],
+        then: Callable[[Connection], None] | None,
+    ) -> T:
         connection = self._kept.pop(engine, None) or self._connect(engine)
         try:
-            with connection.begin():
-                yield connection
-            if then is not None:
-                then(connection)
+            value = _done(connection, work, then)
         except BaseException:
             _discard(connection)
             raise
@@ -158,12 +187,13 @@ class Writer:
             connection.close()
         else:
             self._kept[engine] = connection
+        return value
 
     def _connect(self, engine: Engine) -> Connection:
-        connection = engine.connect()
+        connection = _begun(engine)
         try:
-            with connection.begin():
-                wait_for_locks(connection, self._patience)
+            wait_for_locks(connection, self._patience)
+            connection.commit()
         except BaseException:
             _discard(connection)
             raise
@@ -175,29 +205,75 @@ class Writer:
             _discard(self._kept.popitem()[1])
 
 
+def _done(
+    connection: Connection,
+    work: Callable[[Connection], T],
+    then: Callable[[Connection], None] | None,
+) -> T:
+    """Some work in a transaction of its own, and what follows once that is committed."""
+    connection.begin()
+    value = work(connection)
+    connection.commit()
+    if then is not None:
+        then(connection)
+    return value
+
+
+def _begun(engine: Engine) -> Connection:
+    """A connection on which a transaction has begun.
+
+    That is the first that is asked of the server, so it shows whether a connection of the pool
+    still lives, for which nothing else has to be asked before. If it does not, nothing is lost yet,
+    and another takes its place: one failure, and the pool gives up all that it has kept.
+    """
+    connection = engine.connect()
+    try:
+        connection.begin()
+    except exc.DBAPIError as error:
+        connection.close()
+        if not error.connection_invalidated:
+            raise
+        connection = engine.connect()
+        connection.begin()
+    return connection
+
+
+def _close(engine: Engine, kept: list[Connection]) -> None:
+    while kept:
+        _discard(kept.pop())
+    engine.dispose()
+
+
 def _discard(connection: Connection) -> None:
-    """Close a connection, and not give it back to the pool: it has a patience of its own."""
+    """Close a connection, and not give it back to the pool."""
     connection.invalidate()
     connection.close()
 
 
-@contextlib.contextmanager
-def _translated(url: URL) -> Generator[None]:
+class _Translated:
     """Database errors as ours: one line, no parameters, no password."""
-    try:
-        yield
-    except exc.DBAPIError as error:
-        if is_blocked(error):
-            raise BlockedError(in_words(error, url)) from error
-        if is_transient(error):
-            raise TransientError(in_words(error, url)) from error
-        # Not `from error`: PostgreSQL quotes the failing row, payloads included, and a traceback
-        # ends in a log.
-        raise RejectedError(in_words(error, url)) from None
-    except (UnicodeEncodeError, OverflowError) as error:  # the driver's, about a value
-        raise RejectedError(f"{_shown(url)}: {error.__class__.__name__}") from None
-    except OSError as error:  # the lock file's: no descriptors are left, say
-        raise TransientError(f"{_shown(url)}: {error}") from error
+
+    def __init__(self, url: URL) -> None:
+        self._url = url
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        url = self._url
+        match error:
+            case exc.DBAPIError() if is_blocked(error):
+                raise BlockedError(in_words(error, url)) from error
+            case exc.DBAPIError() if is_transient(error):
+                raise TransientError(in_words(error, url)) from error
+            case exc.DBAPIError():
+                # Not `from error`: PostgreSQL quotes the failing row, payloads included, and a
+                # traceback ends in a log.
+                raise RejectedError(in_words(error, url)) from None
+            case UnicodeEncodeError() | OverflowError():  # the driver's, about a value
+                raise RejectedError(f"{_shown(url)}: {error.__class__.__name__}") from None
+            case OSError():  # the lock file's: no descriptors are left, say
+                raise TransientError(f"{_shown(url)}: {error}") from error
 
 
 def _shown(url: URL) -> str:

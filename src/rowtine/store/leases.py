@@ -7,13 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 from sqlalchemy import Connection, Float, bindparam, case, or_, select, update
 
 from rowtine.core.phases import Phase
+from rowtine.store.dialect import in_one_statement
 from rowtine.store.locks import LockedCall, lock, lock_calls
 from rowtine.store.prepared import Prepared
 from rowtine.store.statements import FREE
 from rowtine.store.tables import calls, states
 from rowtine.store.types import Id, after, among, as_text, now
 
-__all__ = ["give_back", "give_back_unknown", "heartbeat", "recover", "renew"]
+__all__ = ["give_back", "give_back_unknown", "heartbeat", "put_on_disk", "recover", "renew"]
 
 
 def renew(connection: Connection, held: Sequence[tuple[str, int]], lease: float) -> set[str]:
@@ -46,6 +47,12 @@ def _is_held(call: LockedCall | None, fence: int) -> bool:
 _UNTIL = after(bindparam("lease", type_=Float()))
 
 _RENEW = Prepared(update(calls).where(among(calls.c.id)).values(lease_expires=_UNTIL))
+
+
+def put_on_disk(connection: Connection, ids: Collection[str], lease: float) -> None:
+    """Have it on disk that these calls are held, in what attempt, before that begins."""
+    if ids and in_one_statement(connection):  # elsewhere a claim is on disk as any write
+        _RENEW.execute(connection, {"ids": ids, "lease": lease})
 
 
 def give_back(

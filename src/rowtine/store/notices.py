@@ -7,6 +7,7 @@ there a listener never listens.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import selectors
@@ -15,10 +16,12 @@ import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from enum import Flag, auto
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, exc
+from sqlalchemy import Connection
 
+from rowtine.errors import DatabaseError
 from rowtine.store.dialect import has_notices, open_listener, send_notice
 from rowtine.store.engine import Database
 from rowtine.store.tables import SCHEMA
@@ -65,10 +68,8 @@ def announce(connection: Connection, news: News = News.ANYTHING, by: str = "") -
     """
     if not has_notices(connection):
         return
-    schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
     try:
-        words = [word for word, each in _WORDS.items() if each in news]
-        send_notice(connection, channel_of(schema), " ".join([*words, by]).strip())
+        send_notice(connection, _notice(connection, news, by))
     except Exception as error:
         log.debug("no notice was sent: %s", error)
         connection.invalidate()
@@ -80,27 +81,35 @@ def notify(database: Database, news: News = News.ANYTHING) -> None:
     if not has_notices(database.engine):
         return
     try:
-        with database.engine.connect() as connection:
-            announce(connection, news)
-    except exc.SQLAlchemyError as error:
-        log.debug("no notice was sent: %s", type(error).__name__)
+        database.at_once(lambda connection: connection.exec_driver_sql(_notice(connection, news)))
+    except DatabaseError as error:
+        log.debug("no notice was sent: %s", error)
+
+
+def _notice(connection: Connection, news: News, by: str = "") -> str:
+    schema = connection.get_execution_options()["schema_translate_map"][SCHEMA]
+    words = [word for word, each in _WORDS.items() if each in news]
+    about = " ".join([*words, by]).strip()
+    return f"NOTIFY \"{channel_of(schema)}\", '{about}'"
 
 
 class Listener:
-    """Calls `wake` when a notice has come, with the news; once for all that came together.
+    """Hears notices, on a connection of its own, and tells their news: once for all that came
+    together.
 
-    A thread with a connection of its own, which it opens again whenever it is lost; `pause` says
-    how many seconds after the n-th failure in a row. What was sent meanwhile is lost, so `wake` is
-    called then as well, and so it is when the connection is lost: who waits for notices has to poll
-    from now on. A peer that is gone without a word is noticed after a minute.
+    A thread opens the connection, and opens it again whenever it is lost; `pause` says how many
+    seconds after the n-th failure in a row. What was sent meanwhile is lost, so `wake` is called
+    then as well, and so it is when the connection is lost: who waits for notices has to poll from
+    now on. A peer that is gone without a word is noticed after a minute.
     """
 
-    def __init__(
-        self, database: Database, wake: Callable[[News], None], pause: Callable[[int], float]
-    ) -> None:
+    def __init__(self, database: Database, pause: Callable[[int], float]) -> None:
         self._database = database
-        self._wake = wake
         self._pause = pause
+        self._wake: Callable[[News], None] = lambda _: None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watched: int | None = None
+        """The file that the loop watches."""
         self._listening = self._complained = False
         self._ended = threading.Event()
         self._bell: socket.socket | None = None
@@ -111,9 +120,14 @@ class Listener:
         """Whether notices get through, so that polling is for what is due by the clock only."""
         return self._listening
 
-    def start(self) -> None:
+    def start(
+        self, wake: Callable[[News], None], loop: asyncio.AbstractEventLoop | None = None
+    ) -> None:
+        """Call `wake` with the news: on the loop, which then hears notices itself and need not be
+        told by a thread; without one, in the thread."""
         if not has_notices(self._database.engine):
             return
+        self._wake, self._loop = wake, loop
         self._bell, heard = socket.socketpair()
         self._thread = threading.Thread(
             target=self._run, args=(self._bell, heard), name="rowtine-listener", daemon=True
@@ -121,11 +135,12 @@ class Listener:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop, and wait until it has, but not for a server that does not answer."""
+        """Stop, and wait until it has, but not for a server that does not answer. If there is a
+        loop, it has to be called there."""
         self._ended.set()
-        if self._bell is not None and self._thread is not None:
-            with suppress(OSError):  # it has ended
-                self._bell.send(b"\0")
+        self._look_away()
+        self._ring()
+        if self._thread is not None:
             self._thread.join(0.25)
 
     def _run(self, bell: socket.socket, heard: socket.socket) -> None:
@@ -143,7 +158,7 @@ class Listener:
                 finally:
                     was_listening, self._listening = self._listening, False
                 if was_listening and not self._ended.is_set():
-                    self._wake(News.ANYTHING)
+                    self._tell(News.ANYTHING)
                 self._ended.wait(self._pause(failures))
 
     def _listen(self, connection: Any, heard: socket.socket) -> None:
@@ -156,23 +171,70 @@ class Listener:
             selector.register(heard, selectors.EVENT_READ)
             while not self._ended.is_set():
                 ready = selector.select(None if self._listening else _PATIENCE)
-                told: list[list[str]] = []
                 if ready:
-                    told = [notice.payload.split() for notice in connection.notifies(timeout=0)]
-                if told:
-                    self._listening = True
-                    self._pass_on(told)
-                elif not ready:
+                    self._tell(self._hear(connection))
+                else:
                     self._complain()
                     notify(self._database, News.LATER)
+                if self._listening and self._loop is not None:
+                    self._let_loop_listen(self._loop, connection, heard)
 
-    def _pass_on(self, told: list[list[str]]) -> None:
+    def _hear(self, connection: Any) -> News:
+        """The news that have come, but for those that this process has been told otherwise."""
+        connection.pgconn.consume_input()
         news = News(0)
-        for words in told:
-            if self._database.sender not in words:
-                news |= _meant(words)
-        if news:
+        while (notice := connection.pgconn.notifies()) is not None:
+            self._listening = True
+            news |= _meant(notice.extra, self._database.sender)
+        return news
+
+    def _tell(self, news: News) -> None:
+        """Tell them, from the thread."""
+        if not news:
+            return
+        if self._loop is None:
             self._wake(news)
+            return
+        with suppress(RuntimeError):  # it has closed
+            self._loop.call_soon_threadsafe(self._wake, news)
+
+    def _let_loop_listen(
+        self, loop: asyncio.AbstractEventLoop, connection: Any, heard: socket.socket
+    ) -> None:
+        """Let the loop use the connection, and wait until it has lost it, or for the end."""
+        lost: list[Exception] = []
+
+        def watch() -> None:
+            if not self._ended.is_set():
+                self._watched = connection.fileno()
+                loop.add_reader(self._watched, read)
+
+        def read() -> None:
+            try:
+                news = self._hear(connection)
+            except Exception as error:
+                lost.append(error)
+                self._look_away()
+                self._ring()
+            else:
+                if news:
+                    self._wake(news)
+
+        with suppress(RuntimeError):  # it has closed
+            loop.call_soon_threadsafe(watch)
+        heard.recv(1)
+        if lost:
+            raise lost[0]
+
+    def _look_away(self) -> None:
+        if self._watched is not None and self._loop is not None:
+            self._loop.remove_reader(self._watched)
+            self._watched = None
+
+    def _ring(self) -> None:
+        if self._bell is not None:
+            with suppress(OSError):  # the thread has ended
+                self._bell.send(b"\0")
 
     def _complain(self) -> None:
         if not self._complained:
@@ -182,8 +244,12 @@ class Listener:
         self._complained = True
 
 
-def _meant(words: list[str]) -> News:
-    """What a notice says."""
+@lru_cache(maxsize=256)
+def _meant(about: bytes, sender: str) -> News:
+    """What a notice says, if it does not come from this one."""
+    words = about.decode(errors="replace").split()
+    if sender in words:
+        return News(0)
     news = News(0)
     for word in words:
         news |= _WORDS.get(word, News(0))

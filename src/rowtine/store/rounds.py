@@ -10,7 +10,7 @@ from rowtine.core.status import Status
 from rowtine.store.locks import lock
 from rowtine.store.prepared import Prepared
 from rowtine.store.tables import calls, states
-from rowtine.store.types import Id, after, among, as_text, now
+from rowtine.store.types import Id, after, among, as_text, now, soon_on_disk
 
 __all__ = ["adopt", "claim_rounds", "hold", "release_rounds", "renew_rounds"]
 
@@ -25,7 +25,8 @@ def claim_rounds(
 ) -> list[str]:
     """Take up to `limit` executions whose next round is due and whose version this worker has.
 
-    The claim saves others the trouble; what protects the state is the round's fence.
+    The claim saves others the trouble; what protects the state is the round's fence. So a server
+    may forget it in a crash.
     """
     if not functions or limit < 1:
         return []
@@ -65,7 +66,7 @@ _due = (
 
 _CLAIM = Prepared(
     update(states)
-    .where(states.c.id.in_(select(_due.c.id)))
+    .where(states.c.id.in_(select(_due.c.id)), soon_on_disk())
     .values(worker=_BY, wake_at=_UNTIL)
     .returning(as_text(states.c.id))
 )

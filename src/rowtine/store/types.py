@@ -28,6 +28,7 @@ __all__ = [
     "moment_values",
     "now",
     "seconds_since",
+    "soon_on_disk",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -210,6 +211,16 @@ class seconds_since(FunctionElement[float]):  # noqa: N801
     inherit_cache = True
 
 
+class soon_on_disk(FunctionElement[bool]):  # noqa: N801
+    """True. On PostgreSQL the statement that asks does not wait for the disk when it commits.
+
+    All see at once what it has written; a crash of the server within the next half second may
+    forget it, unless a later commit has waited for the disk, which then has this one as well.
+    """
+
+    inherit_cache = True
+
+
 def moment(name: str) -> ColumnElement[datetime]:
     """A parameter that is a moment, or seconds from now by the database's clock, or nothing: its
     `moment_values` say which."""
@@ -259,6 +270,17 @@ def _after_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
 def _after_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
     seconds = compiler.process(element.clauses, **kw)
     return f"({_SQLITE_NOW} + CAST({seconds} * 1000000 AS INTEGER))"
+
+
+@compiles(soon_on_disk, "postgresql")
+def _soon_postgresql(element: Any, compiler: Any, **kw: Any) -> str:
+    # In a subquery it is set once, and not for each row.
+    return "(SELECT set_config('synchronous_commit', 'off', true)) = 'off'"
+
+
+@compiles(soon_on_disk, "sqlite")
+def _soon_sqlite(element: Any, compiler: Any, **kw: Any) -> str:
+    return "1"
 
 
 @compiles(seconds_since, "postgresql")

@@ -270,21 +270,28 @@ class Committer:
     def _write_in_one(self, batch: _Batch, plain: Expected) -> Committed | None:
         """Write a batch in one statement; None if it was not as expected."""
         batch.plain, batch.sent, batch.unheard = None, plain, True
-        with self._writing.connection.at_once(partial(self._tell, batch)) as connection:
+
+        def work(connection: Connection) -> Committed | None:
             batch.done = plain.write(connection)
+            return batch.done
+
+        written = self._writing.connection.at_once(work, partial(self._tell, batch))
         batch.unheard = False
-        return batch.done
+        return written
 
     def _write(self, batch: _Batch) -> Committed:
         """Write a batch in any case: locks first, then a look, then what holds."""
         rounds, outcomes = batch.items()
-        with self._writing.connection.writing(partial(self._tell, batch)) as connection:
+
+        def work(connection: Connection) -> Committed:
             if batch.unheard and batch.mark is not None and workers.made(connection, batch.mark):
                 # Only the reply to its COMMIT was lost.
                 return batch.done or cast(Expected, batch.sent).made(moment(connection))
             batch.unheard = True
             batch.done = committing.commit(connection, self._codec, rounds, outcomes, batch.mark)
             return batch.done
+
+        return self._writing.connection.writing(work, partial(self._tell, batch))
 
     def _tell(self, batch: _Batch, connection: Connection) -> None:
         """Tell others what this worker has no place for."""

@@ -84,7 +84,9 @@ class Gateway:
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a writing transaction; likewise. It must bear repetition: where the reply
         to a COMMIT is lost, whether it happened is unknown."""
-        return await self._in_line(self._writing.in_thread, lambda: self._write(work))
+        return await self._in_line(
+            self._writing.in_thread, lambda: self._writing.connection.writing(work)
+        )
 
     async def write_at_once(
         self,
@@ -96,9 +98,8 @@ class Gateway:
 
         def statements() -> T:
             if before is not None:
-                self._write(before)
-            with self._writing.connection.at_once() as connection:
-                return work(connection)
+                self._writing.connection.writing(before)
+            return self._writing.connection.at_once(work)
 
         writing = self._writing
         return await self._in_line(writing.in_thread if before else writing.at_once, statements)
@@ -109,16 +110,12 @@ class Gateway:
 
         def transaction() -> T | None:
             try:
-                return self._write(work)
+                return self._writing.connection.writing(work)
             except BlockedError as error:
                 log.warning("%s", error)
                 return None
 
         return await self._in_line(self._writing.in_thread, transaction)
-
-    def _write(self, work: Callable[[Connection], T]) -> T:
-        with self._writing.connection.writing() as connection:
-            return work(connection)
 
     async def _persist(self, attempt: Callable[[], Awaitable[T]]) -> T:
         failures = 0

@@ -43,8 +43,9 @@ from rowtine.worker.execute import Executor, Setup
 from rowtine.worker.gateway import Gateway
 from rowtine.worker.heartbeat import Heartbeat
 from rowtine.worker.held import Held, lost_of
-from rowtine.worker.policy import backoff, heartbeat_interval, poll_wait
+from rowtine.worker.policy import backoff, heartbeat_interval, poll_wait, retry_of
 from rowtine.worker.watchdog import Watchdog
+from rowtine.worker.writing import sees_connections
 
 __all__ = ["Worker"]
 
@@ -89,9 +90,7 @@ class Worker:
         self._at_once = False
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._held = Held(self.settings.concurrency)
-        self._listener = Listener(
-            database, self.wake, lambda failures: backoff(failures, clock.jitter())
-        )
+        self._listener = Listener(database, lambda failures: backoff(failures, clock.jitter()))
         self._more_calls = self._more_rounds = True
         """Whether there may be some to claim: the last claim took as many as it wanted, say."""
         self._told = True
@@ -129,7 +128,10 @@ class Worker:
         )
         await gateway.write_at_once(lambda connection: workers.introduce(connection, self._row()))
         heartbeat.start()
-        self._listener.start()
+        if sees_connections(self._loop):
+            self._listener.start(self._wake_up, self._loop)
+        else:
+            self._listener.start(self.wake)
         try:
             while not self._stopping:
                 self._begin(executor, *await self._claim(gateway))
@@ -242,6 +244,8 @@ class Worker:
                 leases.give_back_unknown(connection, self.id, self._held.snapshot().calls)
             woken = rounds.claim_rounds(connection, self.id, functions, version, for_rounds, lease)
             claimed = calls.claim(connection, self.id, functions, for_calls, lease)
+            limited = [call.id for call in claimed if self._attempts_are_limited(call)]
+            leases.put_on_disk(connection, limited, lease)
             self.probe("claiming")
             return woken, claimed
 
@@ -255,6 +259,9 @@ class Worker:
             self._seen_to(self._fired)
         self.probe("claimed")
         return woken, claimed
+
+    def _attempts_are_limited(self, call: Claimed) -> bool:
+        return retry_of(call, self.registry.function(call.function)).max_attempts is not None
 
     def _see_to(self, connection: Connection) -> None:
         """Answer due timers, recover what was lost, note what is late. What somebody else has
@@ -356,9 +363,9 @@ class Worker:
             return  # what there is no room for is claimed when a place is free
         left = self._look_at - clock.monotonic()
         if left > 0:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._wake.wait()
+            timer = asyncio.get_running_loop().call_later(left, self._wake.set)
+            await self._wake.wait()
+            timer.cancel()
         self._wake.clear()
 
     def _lost(self, ids: set[str]) -> None:

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from rowtine.store import Database, Writer
 
-__all__ = ["Writing"]
+__all__ = ["Writing", "sees_connections"]
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Writing:
     def __init__(self, database: Database) -> None:
         self.connection = Writer(database)
         self._loop = asyncio.get_running_loop()
-        self._errand = database.errand if _sees_connections(self._loop) else None
+        self._errand = database.errand if sees_connections(self._loop) else None
         self._context = copy_context()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="rowtine-write")
 
@@ -110,7 +110,7 @@ class _Run(Struct, eq=False):
         self.go_on(ready)
 
 
-def _sees_connections(loop: asyncio.AbstractEventLoop) -> bool:
+def sees_connections(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a loop can tell when a connection is ready: that of Windows cannot."""
     one, other = socket.socketpair()
     with one, other:
