@@ -274,6 +274,8 @@ class _Translated:
                 raise RejectedError(f"{_shown(url)}: {error.__class__.__name__}") from None
             case OSError():  # the lock file's: no descriptors are left, say
                 raise TransientError(f"{_shown(url)}: {error}") from error
+            case _:
+                pass
 
 
 def _shown(url: URL) -> str:

@@ -206,8 +206,9 @@ class Listener:
 
         def watch() -> None:
             if not self._ended.is_set():
-                self._watched = connection.fileno()
-                loop.add_reader(self._watched, read)
+                file: int = connection.fileno()
+                self._watched = file
+                loop.add_reader(file, read)
 
         def read() -> None:
             try:
