@@ -16,7 +16,6 @@ import rowtine
 from acceptance.support import rows, wait_until
 from databases import query
 from rowtine.store import calls, loading
-from rowtine.store.dialect import only_reads
 from rowtine.worker.turns import Turns
 
 NewApp = Callable[..., rowtine.App]
@@ -87,7 +86,8 @@ def counted(app: rowtine.App) -> Iterator[list[str]]:
     made: list[str] = []
 
     def note(connection: Connection) -> None:
-        if not only_reads(connection):
+        begin = connection.get_execution_options().get("rowtine_begin", "")
+        if begin not in ("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
             made.append("commit")
 
     event.listen(app.database.engine, "commit", note)

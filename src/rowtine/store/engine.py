@@ -97,12 +97,7 @@ class Database:
             with self.writing(then) as connection:
                 return work(connection)
         with _Translated(self.url):
-            try:
-                return self._at_once(work, then)
-            except exc.DBAPIError as error:
-                if not error.connection_invalidated:
-                    raise
-            return self._at_once(work, then)
+            return _again(lambda: self._at_once(work, then))
 
     def _at_once(
         self, work: Callable[[Connection], T], then: Callable[[Connection], None] | None
@@ -137,8 +132,8 @@ class Database:
 
 class Writer:
     """Writing transactions, one after the other on connections that are kept: the server's prepared
-    statements are those of a connection, and looking whether it still lives is a round trip. One
-    that has failed is given up, and the next transaction takes another.
+    statements are those of a connection. One that has failed is given up, and the next transaction
+    takes another.
 
     BlockedError if a row is locked by others for more than `patience` seconds: a person who looks
     at it in an open transaction must not stop whoever else writes here."""
@@ -177,7 +172,7 @@ class Writer:
         work: Callable[[Connection], T],
         then: Callable[[Connection], None] | None,
     ) -> T:
-        connection = self._kept.pop(engine, None) or self._connect(engine)
+        connection = self._kept.pop(engine, None) or _again(lambda: self._connect(engine))
         try:
             value = _done(connection, work, then)
         except BaseException:
@@ -190,8 +185,9 @@ class Writer:
         return value
 
     def _connect(self, engine: Engine) -> Connection:
-        connection = _begun(engine)
+        connection = engine.connect()
         try:
+            connection.begin()
             wait_for_locks(connection, self._patience)
             connection.commit()
         except BaseException:
@@ -224,18 +220,30 @@ def _begun(engine: Engine) -> Connection:
 
     That is the first that is asked of the server, so it shows whether a connection of the pool
     still lives, for which nothing else has to be asked before. If it does not, nothing is lost yet,
-    and another takes its place: one failure, and the pool gives up all that it has kept.
+    and another takes its place.
     """
-    connection = engine.connect()
+
+    def begun() -> Connection:
+        connection = engine.connect()
+        try:
+            connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    return _again(begun)
+
+
+def _again(attempt: Callable[[], T]) -> T:
+    """What an attempt comes to; the second one, if the first was over a connection that is lost.
+    One failure, and the pool gives up all that it has kept."""
     try:
-        connection.begin()
+        return attempt()
     except exc.DBAPIError as error:
-        connection.close()
         if not error.connection_invalidated:
             raise
-        connection = engine.connect()
-        connection.begin()
-    return connection
+    return attempt()
 
 
 def _close(engine: Engine, kept: list[Connection]) -> None:

@@ -76,8 +76,7 @@ def announce(connection: Connection, news: News = News.ANYTHING, by: str = "") -
 
 
 def notify(database: Database, news: News = News.ANYTHING) -> None:
-    """`announce` where no connection is at hand. It takes one of the pool, which costs two or three
-    times as much."""
+    """`announce` where no connection is at hand: over that of the starts."""
     if not has_notices(database.engine):
         return
     try:
