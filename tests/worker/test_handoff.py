@@ -16,6 +16,7 @@ import rowtine
 from acceptance.support import rows, wait_until
 from databases import query
 from rowtine.store import calls, loading
+from rowtine.store.dialect import only_reads
 from rowtine.worker.turns import Turns
 
 NewApp = Callable[..., rowtine.App]
@@ -86,8 +87,7 @@ def counted(app: rowtine.App) -> Iterator[list[str]]:
     made: list[str] = []
 
     def note(connection: Connection) -> None:
-        begin = connection.get_execution_options().get("rowtine_begin", "")
-        if begin not in ("BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"):
+        if not only_reads(connection):
             made.append("commit")
 
     event.listen(app.database.engine, "commit", note)

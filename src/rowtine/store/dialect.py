@@ -59,6 +59,7 @@ __all__ = [
     "is_transient",
     "make_engine",
     "migration_lock",
+    "only_reads",
     "open_listener",
     "read_whole_tables",
     "send_notice",
@@ -199,6 +200,11 @@ def for_reading(engine: Engine) -> Engine:
     """The engine, for transactions that only read: all their statements see one snapshot."""
     begin = _READ if engine.dialect.name == POSTGRESQL else "BEGIN"
     return engine.execution_options(**{_BEGIN: begin})
+
+
+def only_reads(connection: Connection) -> bool:
+    """Whether its transaction is one `for_reading`."""
+    return connection.get_execution_options().get(_BEGIN) in (_READ, "BEGIN")
 
 
 def _begin(connection: Connection) -> None:
