@@ -27,8 +27,6 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import DOMAIN
-from sqlalchemy.types import TypeEngine
 
 from rowtine.core.phases import (
     CALL_KINDS,
@@ -39,6 +37,7 @@ from rowtine.core.phases import (
     Resolution,
 )
 from rowtine.core.status import Status
+from rowtine.store.rowtypes import check_by_type
 from rowtine.store.types import Id, JsonText, Timestamp
 
 __all__ = [
@@ -67,34 +66,8 @@ def _listed(values: Iterable[str]) -> str:
     return ", ".join(f"'{value}'" for value in values)
 
 
-class _Domain(DOMAIN):
-    """What SQLAlchemy creates on PostgreSQL only: it would ask SQLite whether it is there."""
-
-    def create(self, bind: Any, checkfirst: bool = True, **kw: Any) -> None:
-        if bind.dialect.name == "postgresql":
-            super().create(bind, checkfirst=checkfirst, **kw)
-
-
-def _word(name: str, values: Iterable[str]) -> TypeEngine[str]:
-    """One of these words, which on PostgreSQL is a type of its own (a domain).
-
-    For each statement PostgreSQL reads the CHECKs of a table anew from what it has stored of them:
-    two thirds of what the server did for a lone step. What a type demands it reads once for a
-    connection. So these, the longest, are its types', under the name that they have on SQLite.
-    """
-    domain: Any = _Domain(
-        name.removeprefix("ck_"),
-        Text(),
-        schema=SCHEMA,
-        constraint_name=name,
-        check=text(f"VALUE IN ({_listed(values)})"),
-    )
-    return Text().with_variant(domain, "postgresql")
-
-
 def _one_of(name: str, column: str, values: Iterable[str]) -> CheckConstraint:
-    """The same as `_word`, where there are no such types."""
-    return CheckConstraint(f"{column} IN ({_listed(values)})", name=name).ddl_if(dialect="sqlite")
+    return CheckConstraint(f"{column} IN ({_listed(values)})", name=name)
 
 
 calls = Table(
@@ -112,7 +85,7 @@ calls = Table(
     Column("parent_id", Integer),
     Column("serves", Integer),
     # What is asked for. A tail call replaces it; `asked_*` then keep what the caller's journal has.
-    Column("kind", _word("ck_calls_kind", CALL_KINDS), nullable=False),
+    Column("kind", Text, nullable=False),
     Column("function", Text, nullable=False),
     Column("input", JsonText, nullable=False),
     Column("asked_function", Text),
@@ -121,8 +94,8 @@ calls = Table(
     Column("key", Text),  # of idempotency: one root call for each function and key
     Column("token", Text),  # whoever holds it may resolve the promise
     # Where it stands.
-    Column("phase", _word("ck_calls_phase", Phase), nullable=False),
-    Column("status", _word("ck_calls_status", Status)),
+    Column("phase", Text, nullable=False),
+    Column("status", Text),
     Column("attempt", Integer, nullable=False, server_default=text("0")),
     Column("claim", Integer, nullable=False, server_default=text("0")),
     Column("current_run", Integer, nullable=False, server_default=text("0")),
@@ -144,7 +117,7 @@ calls = Table(
     Column("created_round", Integer),
     Column("arrived", BigInteger),
     Column("delivered_round", Integer),
-    Column("resolution", _word("ck_calls_resolution", Resolution)),
+    Column("resolution", Text),
     Column("resolved_at", Timestamp),
     Column("decided_by", Integer),
     Column("source_file", Text),
@@ -336,14 +309,14 @@ coroutines = Table(
     Column("id", Integer, nullable=False),
     Column("parent_id", Integer),
     Column("serves", Integer),
-    Column("kind", _word("ck_coroutines_kind", COROUTINE_KINDS), nullable=False),
+    Column("kind", Text, nullable=False),
     Column("function", Text, nullable=False),
     Column("input", JsonText),  # null for coroutine 0, whose input is the call's
     Column("fingerprint", Text),
-    Column("phase", _word("ck_coroutines_phase", CoroutinePhase), nullable=False),
+    Column("phase", Text, nullable=False),
     Column("cancelled", Boolean, nullable=False, server_default=text("false")),
     Column("shielded", Boolean, nullable=False, server_default=text("false")),
-    Column("status", _word("ck_coroutines_status", Status)),
+    Column("status", Text),
     Column("output", JsonText),
     Column("error_type", Text),
     Column("error_message", Text),
@@ -375,7 +348,7 @@ futures = Table(
     Column("run", Integer, nullable=False),
     Column("coroutine_id", Integer, nullable=False),
     Column("seq", Integer, nullable=False),
-    Column("kind", _word("ck_futures_kind", FUTURE_KINDS), nullable=False),
+    Column("kind", Text, nullable=False),
     Column("function", Text, nullable=False),  # the members in words: all(charge, reserve)
     Column("first_child", Integer, nullable=False),
     Column("children", Integer, nullable=False),
@@ -385,7 +358,7 @@ futures = Table(
     Column("max_concurrency", Integer),
     Column("cancel_losers", Boolean, nullable=False),
     Column("created_round", Integer, nullable=False),
-    Column("resolution", _word("ck_futures_resolution", Resolution)),
+    Column("resolution", Text),
     Column("decided_by", Integer),
     Column("source_file", Text),
     Column("source_line", Integer),
@@ -466,3 +439,7 @@ workers = Table(
     Column("heartbeat_at", Timestamp, nullable=False),
     PrimaryKeyConstraint("id", name="pk_workers"),
 )
+
+
+for _table in metadata.tables.values():
+    check_by_type(_table)
