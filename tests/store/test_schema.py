@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import BigInteger, Constraint, Index, MetaData, Table, insert, text
+from sqlalchemy import BigInteger, Constraint, Index, MetaData, Table, event, insert, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
@@ -645,6 +645,19 @@ def test_tables_that_were_taken_down_are_missing(database_url: str) -> None:
 
 @pytest.mark.usefixtures("newer_rowtine")
 @pytest.mark.peer_case(133)
+def test_a_database_that_a_worker_has_checked_is_not_asked_again_by_a_start(
+    database_url: str,
+) -> None:
+    asked = []
+    with closing(Database(database_url)) as database:
+        event.listen(database.engine, "before_cursor_execute", lambda *seen: asked.append(seen[2]))
+
+        schema.check(database)
+        schema.check_once(database)
+
+    assert len([text for text in asked if schema.VERSION_TABLE in text]) == 1
+
+
 def test_an_older_revision_is_refused_until_it_is_migrated(database_url: str) -> None:
     stamp(database_url, "0001")
 

@@ -108,6 +108,7 @@ def check(database: Database) -> None:
     SchemaError names both revisions and says what to do.
     """
     if _stands_at_head(database):
+        database.checked = True
         return
     found = _found(database)
     if found is None:
@@ -155,4 +156,3 @@ def check_once(database: Database) -> None:
     """`check`, unless this database has passed it before."""
     if not database.checked:
         check(database)
-        database.checked = True
