@@ -643,8 +643,6 @@ def test_tables_that_were_taken_down_are_missing(database_url: str) -> None:
     assert "has no rowtine tables" in said
 
 
-@pytest.mark.usefixtures("newer_rowtine")
-@pytest.mark.peer_case(133)
 def test_a_database_that_a_worker_has_checked_is_not_asked_again_by_a_start(
     database_url: str,
 ) -> None:
@@ -658,6 +656,8 @@ def test_a_database_that_a_worker_has_checked_is_not_asked_again_by_a_start(
     assert len([text for text in asked if schema.VERSION_TABLE in text]) == 1
 
 
+@pytest.mark.usefixtures("newer_rowtine")
+@pytest.mark.peer_case(133)
 def test_an_older_revision_is_refused_until_it_is_migrated(database_url: str) -> None:
     stamp(database_url, "0001")
 
